@@ -8,9 +8,10 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from antipode.screen import visible
 
@@ -22,6 +23,30 @@ PIPE = 1 << 20
 """The bytes that a pipe can hold, at most, where no administrator allows more."""
 SHOWN = 300
 """The characters of it that a message has."""
+
+
+INHERITED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
+"""The variables of this process that each program of the operator gets, beside `LC_…`: a service
+may have passwords and keys among the others.
+"""
+OF_CLIENTS = ("SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+"""Those that ssh and podman get beside, as the clients by which something runs elsewhere."""
+
+
+def of_this_process(named: Literal["all"] | Iterable[str]) -> dict[str, str]:
+    """The variables of this process that a program gets: none that may hold a secret, unless it is
+    named. One that this process has not is not set.
+
+    Args:
+        named: by the operator, beside those that all programs get; all: the whole environment.
+    """
+    if named == "all":
+        return dict(os.environ)
+    wanted = {*INHERITED, *named}
+    return {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")}
 
 
 @dataclass(frozen=True)
@@ -38,9 +63,9 @@ def run(
     argv: Sequence[str],
     within_s: float,
     *,
-    go_on: Callable[[], None] = lambda: None,
-    environment: Mapping[str, str] | None = None,
     inherited: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Ended:
     """Run a program once, without input.
 
@@ -48,9 +73,9 @@ def run(
 
     Args:
         within_s: seconds after which it is killed, with its process group.
+        inherited: variables of this process that it gets; by default those that all get.
+        environment: variables beside those.
         go_on: called while it runs; when that raises, the program is killed likewise.
-        environment: variables beside those that it inherits.
-        inherited: variables of this process that it gets; all of them by default.
 
     Raises:
         OSError: it cannot be started.
@@ -62,7 +87,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**(os.environ if inherited is None else inherited), **(environment or {})},
+        env={**(of_this_process(()) if inherited is None else inherited), **(environment or {})},
     )
     try:
         output = _output_until_end(process, within_s, go_on)

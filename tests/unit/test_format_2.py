@@ -199,7 +199,11 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 "boot_before": ["front"],
                 "user_data": "drop",
                 "interfaces": ["voice"],
-                "answers": {"command": ["check", "{site}"], "within": "7s"},
+                "answers": {
+                    "command": ["check", "{site}"],
+                    "within": "7s",
+                    "variables": ["NOC"],
+                },
             },
             {
                 "server": "front",
@@ -313,7 +317,7 @@ def test_a_point_comes_back_as_it_was() -> None:
 
 
 LEFT_OUT: dict[type[Any], set[str]] = {
-    Answers: {"command"},  # encrypted
+    Answers: {"command", "variables"},  # encrypted
     topology.Server: {"user_data", "keypair"},  # encrypted
 }
 
@@ -468,6 +472,25 @@ def test_a_probe_by_http_comes_back_and_is_required_too() -> None:
     sealed = seal(point, NO_KEYS)
     assert payload_of(sealed)["requires"] == ["Probe.http"]
     assert opened(sealed).point == point
+
+
+def test_the_variables_of_a_probe_are_encrypted_and_required_of_no_reader() -> None:
+    db = {"server": "db", "answers": {"command": ["check"], "variables": "all"}}
+    point = samples.point(vnf=samples.vnf(members=[db, {"server": "front"}]))
+    sealed = seal(point, NO_KEYS)
+    assert payload_of(sealed)["requires"] == []
+    assert opened(sealed).point == point
+
+
+def test_a_probe_of_an_older_point_gets_what_it_got_when_the_point_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    db = {"server": "db", "answers": {"command": ["check"]}}
+    point = samples.point(vnf=samples.vnf(members=[db, {"server": "front", "answers": {"tcp": 1}}]))
+    monkeypatch.setattr(point_v2, "MINOR", 4)
+    asked, other = opened(seal(point, NO_KEYS)).point.vnf.members
+    assert asked.answers and asked.answers.variables == "all"
+    assert other.answers and other.answers.variables == []
 
 
 def test_how_a_member_is_probed_in_a_drill_is_required_of_no_reader() -> None:

@@ -100,6 +100,39 @@ def test_a_check_that_leaves_a_child_with_its_output_succeeds(fifo: Path) -> Non
         fifo.open("w").close()  # ends the child
 
 
+SHOWS = "import os, sys; sys.exit(' '.join(k for k in ('TOKEN', 'PLACE') if k in os.environ))"
+
+
+@pytest.mark.parametrize(
+    ("named", "known"), [([], ""), ("PLACE", "PLACE"), ("all", "TOKEN PLACE"), (["all"], "")]
+)
+def test_a_check_gets_the_variables_that_are_named_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, named: object, known: str
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    monkeypatch.setenv("PLACE", "here")
+    answers = Answers.model_validate({**python(SHOWS, 0).model_dump(), "variables": named})
+    with pytest.raises(ResourceFailed) as caught:
+        ask(answers)
+    assert str(caught.value).endswith(f"exit code 1: {known}")
+
+
+def test_a_plan_says_which_variables_a_check_gets() -> None:
+    answers = {"command": ["check"], "variables": ["PLACE"]}
+    probe = Probe.of(Answers.model_validate(answers), "site-b", "db", "")
+    assert str(probe) == "check, with PLACE"
+    every = Probe.of(Answers(command=["check"], variables="all"), "site-b", "db", "")
+    assert str(every) != "check"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tcp": 22, "variables": ["A"]}, {"command": ["c"], "variables": ["A=b"]}]
+)
+def test_variables_that_no_command_can_get_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Answers.model_validate(wrong)
+
+
 def test_a_check_that_fails_is_quoted_without_control_characters() -> None:
     with pytest.raises(ResourceFailed) as caught:
         ask(python("import os; os.write(2, b'\\x1b[2Jno\\xff'); os._exit(3)", within=0))

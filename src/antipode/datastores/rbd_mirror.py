@@ -17,16 +17,20 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field
 
+from antipode import processes
 from antipode.datastores import Storage
 from antipode.errors import ResourceFailed, SiteUnreachable, UnexpectedAnswer
 from antipode.model.base import Model, Seconds
 from antipode.model.datastore import Health, Replica
 from antipode.model.topology import Volume
+from antipode.processes import OF_CLIENTS
 
 AT_ONCE = 8
 """How many commands are run at once."""
 COPY_S = 24 * 3600.0
 """How long an image may take to be copied whole."""
+OF_CEPH = ("CEPH_ARGS", "CEPH_CONF", "CEPH_KEYRING", "CEPH_LIB")
+"""The variables by which Ceph's commands find a cluster."""
 NO_SUCH, EXISTS = 2, 17
 """Exit codes of `rbd`: errno of Linux."""
 _BY_SNAPSHOTS = (
@@ -224,6 +228,7 @@ class RbdMirror(Storage):
                 text=True,
                 errors="replace",
                 timeout=limit,
+                env=processes.of_this_process((*OF_CLIENTS, *OF_CEPH)),
                 check=False,
             )
         except subprocess.TimeoutExpired as error:

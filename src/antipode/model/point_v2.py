@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from antipode.errors import VaultCorrupt
 from antipode.model import dns, requirements
 from antipode.model.point import Moment, RecoveryPoint
+from antipode.model.runbook import ALL
 from antipode.model.source import BackupRecord, CinderTime, VolumeSource, backup_chain
 from antipode.model.vnf import Vnf
 
@@ -40,6 +41,8 @@ DATASTORES = "datastores"
 """Required by a point with data that an application replicates, which is to be promoted."""
 SHARED_VOLUMES = "shared-volumes"
 """Required by a point with volumes that several servers have, which are to be restored once."""
+_NAMES_VARIABLES = 5
+"""The minor since which the command of a probe gets the variables that are named, and not all."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
 
@@ -516,6 +519,10 @@ class Secret(Part):
     """by id"""
     commands: dict[Id, Annotated[list[Text], Field(min_length=1)]]
     """by member: the command that shows that it answers"""
+    variables: dict[Id, Literal["all"] | Annotated[list[Id], Field(max_length=100)]] = {}
+    """by member: what that command gets of the environment of the recovering host beside what all
+    programs get; since minor 5
+    """
     definition: dict[str, Any]
     """what else the VNF file said; a reader takes the members that it knows"""
     steps: Annotated[list[RunbookStep], Field(max_length=1000)] = []
@@ -709,6 +716,11 @@ def secret_of(point: RecoveryPoint) -> Secret:
             for m in point.vnf.members
             if m.answers and m.answers.command
         },
+        variables={
+            m.server: m.answers.variables
+            for m in point.vnf.members
+            if m.answers and m.answers.variables
+        },
         definition={k: v for k, v in vnf.items() if k not in {"vnf", "steps", *Plan.model_fields}},
         steps=[RunbookStep.model_validate(step) for step in vnf["steps"]],
     )
@@ -819,7 +831,7 @@ def _plan(vnf: Vnf) -> Plan:
 
 
 def _probe(answers: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = answers.model_dump(mode="json", exclude={"command"})
+    fields: dict[str, Any] = answers.model_dump(mode="json", exclude={"command", "variables"})
     return fields
 
 
@@ -829,11 +841,15 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
     """
     plan = manifest.plan.model_dump(mode="json")
     commands = {} if secret is None else secret.commands
+    variables = {} if secret is None else secret.variables
+    unnamed: str | list[str] = ALL if manifest.minor < _NAMES_VARIABLES else []
     for member in plan["members"]:
         probe, command = member.pop("probe"), commands.get(member["server"])
         ways = probe and [command, probe["tcp"], probe["http"], probe["console"]]
         if ways and any(way is not None for way in ways):
             member["answers"] = {**probe, "command": command}
+            if command is not None:
+                member["answers"]["variables"] = variables.get(member["server"], unnamed)
         drill = member.pop("drill")
         if drill is not None and drill["console"] is not None:
             member["drill"] = drill

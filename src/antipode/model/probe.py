@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from antipode.errors import InvalidInput
+from antipode.model.runbook import ALL, Everything
 from antipode.model.vnf import Answers, HttpProbe
 
 
@@ -38,6 +39,8 @@ class Probe:
     reaches: Reach
     console: str | None = None
     http: HttpProbe | None = None
+    variables: Everything | tuple[str, ...] = ()
+    """what the command gets of antipode's environment beside what all programs get"""
 
     @classmethod
     def of(
@@ -79,6 +82,7 @@ class Probe:
             else Reach.EITHER_SITE,
             console=answers.console,
             http=answers.http,
+            variables=ALL if answers.variables == ALL else tuple(answers.variables),
         )
 
     def is_in(self, log: str) -> bool:
@@ -107,7 +111,10 @@ class Probe:
             text = f" and {self.http.body!r}" if self.http.body else ""
             unsafe = "" if self.http.verify else ", whatever its certificate"
             return f"GET {self.url}{name}: {status}{text}{unsafe}"
-        return f"TCP {self.address}:{self.port}" if self.port else shlex.join(self.command)
+        if self.port:
+            return f"TCP {self.address}:{self.port}"
+        known = "the whole environment" if self.variables == ALL else ", ".join(self.variables)
+        return shlex.join(self.command) + (f", with {known}" if known else "")
 
 
 def _port(http: HttpProbe) -> int:

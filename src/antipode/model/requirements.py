@@ -75,6 +75,7 @@ NOT_NAMED = frozenset(
         "Plan.dns",
         "Plan.capture",
         "Plan.volumes",
+        "Secret.variables",
     }
 )
 """Those of a member say nothing of how a VNF comes back; a root disk is required as `images` or
@@ -82,6 +83,7 @@ NOT_NAMED = frozenset(
 networks and groups count only where they are created, and that is required as `Plan.networks`;
 which members are captured is for a protection to know;
 volumes of no server are required as `Found.unattached`;
+an older antipode gives the command of a probe its whole environment;
 what a back end calls a volume counts only
 where its source is there, and that has a kind; DNS is changed when all members are there, by hand
 where an antipode does not know of it.

@@ -50,6 +50,13 @@ Place = Annotated[
 """`all`, or members as the boot order names them."""
 
 
+Inherited = Annotated[
+    Everything | Annotated[list[VariableName], Field(max_length=100)], BeforeValidator(_as_list)
+]
+"""The variables of antipode's environment that a program gets beside those that all get; `all`: the
+whole environment, with all secrets in it."""
+
+
 class Prompt(Model):
     """A question to an operator, for which the run waits."""
 

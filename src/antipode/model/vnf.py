@@ -25,7 +25,7 @@ from antipode.model.base import Name as Name
 from antipode.model.dns import DnsRecord
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
-from antipode.model.runbook import ALL, Approvals, Node, PlannedStep, RunbookStep, order
+from antipode.model.runbook import ALL, Approvals, Inherited, Node, PlannedStep, RunbookStep, order
 from antipode.model.schedule import Schedule
 
 
@@ -74,6 +74,8 @@ class Answers(Model):
     command: Annotated[list[str], Field(min_length=1)] | None = None
     console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     within: Seconds = 300.0
+    variables: Inherited = []
+    """what the command gets of antipode's environment beside what all programs get"""
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
@@ -82,6 +84,8 @@ class Answers(Model):
             raise ValueError("give one of tcp, http, command and console")
         if self.at and self.tcp is None and self.http is None:
             raise ValueError("at goes with tcp and http; a command has {site}")
+        if self.variables and self.command is None:
+            raise ValueError("only a command has variables")
         return self
 
 

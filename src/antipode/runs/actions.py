@@ -9,7 +9,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,17 +30,6 @@ from antipode.store.tables import QuestionRow
 LOG = logging.getLogger(__name__)
 LOOK_S = 0.5
 """Between two looks whether a wait is over, a question was answered, or the run must stop."""
-
-
-INHERITED = (
-    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
-    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-)
-"""The variables of this process that the command of a step gets beside `LC_…`, its own and those
-that it names: a service may have passwords and keys among the others.
-"""
-OF_CLIENTS = ("SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
-"""Those that the clients of runners get beside: ssh and podman. A script gets none of them."""
 
 
 class RunbookSteps(StepName):
@@ -192,7 +181,12 @@ def how(question: QuestionRow) -> str:
 def _run_command(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
     assert step.command is not None
     words = [occasion.filled_in(word) for word in step.command]
-    _run(occasion, step, under_way, Program(words, words[0], _inherited(step.variables)))
+    _run(
+        occasion,
+        step,
+        under_way,
+        Program(words, words[0], processes.of_this_process(step.variables)),
+    )
 
 
 def _run_script(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
@@ -207,15 +201,12 @@ def _run_script(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
         )
     argv = runners.argv(runner, words, occasion.environment(step.name), step.limit_s)
     what = f"{words[0]}, by runner {step.script.runner},"
-    _run(occasion, step, under_way, Program(argv, what, _inherited(OF_CLIENTS)))
-
-
-def _inherited(named: Iterable[str]) -> dict[str, str]:
-    """The variables of this process that a program of a step gets: none that may hold a secret,
-    unless the step names it. One that this process has not is not set.
-    """
-    wanted = {*INHERITED, *named}
-    return {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")}
+    _run(
+        occasion,
+        step,
+        under_way,
+        Program(argv, what, processes.of_this_process(processes.OF_CLIENTS)),
+    )
 
 
 class Program(NamedTuple):

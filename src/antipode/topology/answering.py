@@ -34,7 +34,7 @@ class Wait:
     go_on: Callable[[], None]
     """called between two attempts; what it raises ends the wait"""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """variables of a probe's command, beside those of this process"""
+    """variables of a probe's command, beside those that it inherits"""
 
 
 def await_answer(
@@ -126,7 +126,12 @@ def _connect(address: str, port: int) -> str | None:
 def _run(probe: Probe, environment: Mapping[str, str]) -> str | None:
     """Run the command of a probe once; None when it exits with 0."""
     try:
-        ended = processes.run(probe.command, TRY_S, environment=environment)
+        ended = processes.run(
+            probe.command,
+            TRY_S,
+            environment=environment,
+            inherited=processes.of_this_process(probe.variables),
+        )
     except (OSError, ValueError) as error:  # the latter for a character that no command may have
         return f"{probe}: {error}"
     if ended.code is None:
