@@ -197,6 +197,24 @@ def look(deployment: Deployment, name: str) -> Look:
         return _from_vault(found, str(error))
 
 
+def remembered(deployment: Deployment, name: str) -> Look:
+    """A VNF as its newest recovery point has it. Its active site is not asked, and neither is a
+    vault there where there are others.
+
+    Raises:
+        NotFound: there is no recovery point of it.
+        VaultError, SiteUnreachable: the vaults cannot be read.
+    """
+    vnf, known = deployment.vnfs.find(name), deployment.states.find(name)
+    active = known.active_site if known is not None else (vnf.primary if vnf else None)
+    vaults = deployment.vaults(vnf.vaults if vnf else (), apart_from={active} if active else ())
+    if (newest := points.newest_or_none(vaults, name)) is None:
+        raise NotFound(f"there is no recovery point of {name} that has its topology yet")
+    state = known or ProtectedVnf(vnf=name, active_site=newest.site, generation=newest.generation)
+    found = Status(newest.vnf, state, newest, None)
+    return Look(found, newest.topology, f"recovery point {newest.id}", newest.not_captured)
+
+
 def _untouched(vnf: Vnf, site: Site) -> tuple[dict[str, str], list[str]]:
     """The members that a protection leaves untouched now -> how they come back; and why it would
     not begin.

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Iterator
 from functools import partial
+=======
+from collections.abc import Collection, Iterator
+>>>>>>> ddc51dd (wip)
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
@@ -20,17 +24,18 @@ from antipode.vault.verify import Finding
 
 
 def recovery_points(
-    deployment: Deployment, vnf: str, last: int | None = None
+    deployment: Deployment, vnf: str, last: int | None = None, apart_from: Collection[str] = ()
 ) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
     """The recovery points of a VNF, oldest first: the id of each, and its summary or its damage.
 
     Args:
         last: only so many, the last ones; the vault is asked no more often where there are more.
+        apart_from: sites whose vaults are not asked if there are others.
 
     Raises:
         VaultError: the vault cannot be read.
     """
-    return points.list_points(deployment.vault, vnf, last)
+    return points.list_points(deployment.vaults(apart_from=apart_from), vnf, last)
 
 
 def recovery_point(deployment: Deployment, vnf: str, point: str | None) -> Opened:

@@ -27,7 +27,7 @@ def resume(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         AntipodeError: as `execute`.
     """
     run = deployment.runs.get(run_id)
-    _must_be_resumable(deployment, run)
+    must_be_resumable(deployment, run)
     with deployment.claims.take(run_id, also_failed=True) as claim:
         return execute(deployment, kind_of(run.kind), claim, observer)
 
@@ -43,7 +43,12 @@ def must_be_confirmed(deployment: Deployment, run: RunRow, now: float) -> float 
     return age_s if lasts_s is not None and age_s > lasts_s else None
 
 
-def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
+def must_be_resumable(deployment: Deployment, run: RunRow) -> None:
+    """See that a run can be resumed, unless a process has it.
+
+    Raises:
+        InvalidInput: it has ended, and nothing can be resumed; the message says what to do.
+    """
     if run.state == AWAITING:
         raise InvalidInput(
             f"{run.id} awaits approval by others than {run.author}: antipode run approve {run.id}"

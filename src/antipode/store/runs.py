@@ -251,6 +251,40 @@ class Runs:
         """All runs, the newest first."""
         return self._rows(_of(vnf).order_by(RunRow.started_at.desc()))
 
+    def newest(
+        self,
+        most: int,
+        *,
+        projects: Collection[str] | None = None,
+        vnf: str | None = None,
+        kinds: Collection[str] = (),
+        states: Collection[str] = (),
+        after: str | None = None,
+    ) -> list[RunRow]:
+        """Runs without their requests, the newest first.
+
+        Args:
+            most: so many at most.
+            projects: only of these; of all, and of none, by default.
+            kinds, states: only of these; of all by default.
+            after: a run: only those that are older than it.
+
+        Raises:
+            NotFound: there is no run `after` which they come.
+        """
+        wanted = _of(vnf).order_by(RunRow.started_at.desc(), RunRow.id.desc()).limit(most)
+        if projects is not None:
+            wanted = wanted.where(RunRow.project.in_(projects))
+        if kinds:
+            wanted = wanted.where(RunRow.kind.in_(kinds))
+        if states:
+            wanted = wanted.where(RunRow.state.in_(states))
+        if after is not None:
+            last = self.get(after)
+            same = and_(RunRow.started_at == last.started_at, RunRow.id < last.id)
+            wanted = wanted.where(or_(RunRow.started_at < last.started_at, same))
+        return self._rows(wanted.options(defer(RunRow.request)))
+
     def newest_success(self, kind: str, vnf: str) -> RunRow | None:
         """The newest run of a kind and VNF that succeeded."""
         wanted = _of(vnf).where(RunRow.kind == kind, RunRow.state == "succeeded")
@@ -284,6 +318,20 @@ class Runs:
         )
         wanted = _of(vnf).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.alike == 1)
         return self._rows(wanted.order_by(newest).options(defer(RunRow.request)))
+
+    def newest_success_of_each(self, kinds: Collection[str]) -> list[RunRow]:
+        """For each VNF the newest run of each of these kinds that succeeded, without its
+        request.
+        """
+        newest = RunRow.started_at.desc()
+        alike = func.row_number().over(partition_by=(RunRow.vnf, RunRow.kind), order_by=newest)
+        ranked = (
+            select(RunRow.id, alike.label("alike"))
+            .where(RunRow.kind.in_(kinds), RunRow.state == "succeeded")
+            .subquery()
+        )
+        wanted = select(RunRow).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.alike == 1)
+        return self._rows(wanted.options(defer(RunRow.request)))
 
     def parts(self, runs: Collection[RunRow]) -> list[RunRow]:
         """The runs that are parts of these, the oldest first."""

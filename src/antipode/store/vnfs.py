@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Collection
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
 from antipode.errors import InvalidInput, NotFound
@@ -40,25 +42,15 @@ class Vnfs:
             NotFound: it was never added here.
             InvalidInput: the stored definition cannot be read.
         """
-        if name not in (known := self.names()):
+        if (found := self.stored([name]).get(name)) is None:
             raise NotFound(
-                f"VNF {name} is not known here; known: {', '.join(known) or 'none'}. Add it with: "
-                "antipode vnf add FILE",
+                f"VNF {name} is not known here; known: {', '.join(self.names()) or 'none'}. Add it"
+                " with: antipode vnf add FILE",
                 resource=f"VNF {name}",
             )
-        try:
-            with Session(self._engine) as session:
-                row = session.get_one(VnfRow, name)
-                if not isinstance(row.definition, dict):
-                    raise ValueError("it is no mapping")
-                return Vnf.model_validate(from_first_edition(row.definition))
-        except (ValueError, LookupError, TypeError) as error:  # of JSON, or of the model
-            reason = " ".join(str(error).split())
-            raise InvalidInput(
-                f"the stored definition of VNF {name} cannot be read ({reason}). Add its file "
-                f"again (antipode vnf add FILE), or remove it: antipode vnf remove {name}",
-                resource=f"VNF {name}",
-            ) from error
+        if isinstance(found, InvalidInput):
+            raise found
+        return found
 
     def find(self, name: str) -> Vnf | None:
         """The definition of a VNF; None when it was never added here.
@@ -95,17 +87,17 @@ class Vnfs:
             found = session.execute(select(VnfRow.name, VnfRow.added_at).order_by(VnfRow.name))
             return {row.name: row.added_at for row in found}
 
-    def stored(self) -> dict[str, Vnf | InvalidInput]:
-        """The definition of each VNF by its name, or the reason why it cannot be read."""
-        found: dict[str, Vnf | InvalidInput] = {}
-        for name in self.names():
-            try:
-                found[name] = self.get(name)
-            except NotFound:
-                continue  # removed meanwhile
-            except InvalidInput as error:
-                found[name] = error
-        return found
+    def stored(self, wanted: Collection[str] | None = None) -> dict[str, Vnf | InvalidInput]:
+        """The definition of each VNF by its name, or the reason why it cannot be read.
+
+        Args:
+            wanted: only of these; of all by default.
+        """
+        asked = select(VnfRow.name, cast(VnfRow.definition, Text)).order_by(VnfRow.name)
+        if wanted is not None:
+            asked = asked.where(VnfRow.name.in_(wanted))
+        with Session(self._engine) as session:
+            return {name: _read(name, text) for name, text in session.execute(asked)}
 
     def all(self) -> list[Vnf]:
         """The definitions that can be read."""
@@ -116,3 +108,21 @@ class Vnfs:
         with Session(self._engine) as session, session.begin():
             removed = session.execute(delete(VnfRow).where(VnfRow.name == name))
             return bool(removed.rowcount)  # type: ignore[attr-defined]
+
+
+def _read(name: str, text: str | None) -> Vnf | InvalidInput:
+    """A definition as it is stored. Its text is read here, so that a damaged one fails alone."""
+    try:
+        definition = json.loads(text or "null")
+        if not isinstance(definition, dict):
+            raise ValueError("it is no mapping")
+        return Vnf.model_validate(from_first_edition(definition))
+    except (ValueError, LookupError, TypeError) as error:  # of JSON, or of the model
+        reason = " ".join(str(error).split())
+        unreadable = InvalidInput(
+            f"the stored definition of VNF {name} cannot be read ({reason}). Add its file again"
+            f" (antipode vnf add FILE), or remove it: antipode vnf remove {name}",
+            resource=f"VNF {name}",
+        )
+        unreadable.__cause__ = error
+        return unreadable
