@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterator
-from functools import partial
-=======
 from collections.abc import Collection, Iterator
->>>>>>> ddc51dd (wip)
+from functools import partial
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
