@@ -110,6 +110,14 @@ def tenant(clouds: Path) -> Site:
 
 
 @pytest.fixture(scope="session")
+def administrator(clouds: Path) -> Any:
+    """The primary, as its administrator sees it from a project of its own."""
+    import openstack
+
+    return openstack.connect(cloud=f"{PRIMARY}-admin")
+
+
+@pytest.fixture(scope="session")
 def store(clouds: Path) -> Any:
     """The object store that holds the backups."""
     return connect(STORE, STORE).objects

@@ -646,6 +646,26 @@ def test_a_locked_server_says_why_and_refuses_members_and_no_administrator(
     site.compute.unmark_server(server, "a")  # it is not there any more
 
 
+def test_a_lock_from_another_project_is_known_and_not_released_by_its_owner(
+    things: Things, site: Site, tenant: Site, administrator: Any, image: dict[str, Any]
+) -> None:
+    server = things.server(things.volume(imageRef=image["id"]))["id"]
+
+    def is_others() -> bool:
+        return tenant.compute.is_locked_from(server, tenant.project_id)
+
+    assert not is_others()
+    tenant.compute.lock_server(server, None)
+    assert not is_others()
+    tenant.compute.unlock_server(server)
+    administrator.compute.lock_server(server)
+    assert is_others()
+    assert refused(lambda: tenant.compute.unlock_server(server)).status == 403
+    site.compute.unlock_server(server)  # as administrator of the server's own project
+    assert not is_others()
+    assert there(site.compute.server(server))["locked"] is False
+
+
 @pytest.mark.core
 def test_a_server_that_is_being_stopped_can_be_locked(
     things: Things, site: Site, image: dict[str, Any]

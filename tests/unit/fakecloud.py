@@ -80,6 +80,8 @@ class FakeCloud:
         """server -> what is on its disk on the hypervisor, of those that boot from an image"""
         self.looks_until_available = 2
         self.servers: dict[str, Json] = {}
+        self.server_actions: dict[str, list[Json]] = {}
+        """server -> the locks that were set and released, the newest first"""
         self.volumes: dict[str, Json] = {}
         self.snapshots: dict[str, Json] = {}
         self.backups: dict[str, Json] = {}
@@ -365,6 +367,8 @@ class FakeCloud:
                 if server not in self.nics:
                     refuse(409, "not while it is in power state shutdown")
                 return {"nic_details": [{"mac_address": mac} for mac in self.nics[server]]}
+            case "GET", ["servers", server, "os-instance-actions"]:
+                return {"instanceActions": self.server_actions.get(server, [])}
             case "GET", ["flavors", "detail"]:
                 return {"flavors": self.flavors}
             case "GET", ["os-availability-zone"]:
@@ -515,6 +519,8 @@ class FakeCloud:
             self.servers[server]["status"] = "SHUTOFF" if action == "os-stop" else "ACTIVE"
         elif action in ("lock", "unlock"):
             self.servers[server]["locked"] = action == "lock"
+            done = self.server_actions.setdefault(server, [])
+            done.insert(0, {"action": action, "project_id": self.site.project_id})
         else:
             self.frozen.discard(server)
             self.frozen_for_images.pop(server, None)

@@ -25,7 +25,12 @@ from antipode.operations.reports.page import html
 from antipode.runs import transitions
 from antipode.vault import Vault, encryption, plans, signing
 from antipode.vault.directory import DirectoryVault
-from antipode.vault.keys import IDENTITIES_VARIABLE, SIGNING_VARIABLE
+from antipode.vault.keys import (
+    IDENTITIES_VARIABLE,
+    SIGNING_KEY,
+    SIGNING_VARIABLE,
+    TRUSTED_VARIABLE,
+)
 from tests.unit.fakecloud import refuse
 from tests.unit.planworld import PlanWorld, plan_of, vnf_of, world
 
@@ -359,6 +364,42 @@ def test_a_vault_that_the_operator_has_given_up_is_not_asked_for_the_plan(
     kept.rename(other / plans.FOLDER / "p" / kept.name)
     assert antipode("plan", "failover", "p", *lost) != 2
     assert "v2" in antipode.out
+
+
+@pytest.fixture
+def keyless(world: PlanWorld, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This host has no keys; the folder for them."""
+    for variable in (SIGNING_VARIABLE, IDENTITIES_VARIABLE, TRUSTED_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    return world.folder / "keys"
+
+
+def test_a_host_that_is_the_first_one_makes_its_keys_for_a_plan(
+    antipode: Command, keyless: Path
+) -> None:
+    file = antipode.file(PLAN.replace("v1, v2", "new-1").replace("v3", "new-2"))
+    assert antipode.json("plan", "put", file)["was"] == "added"
+    assert (keyless / SIGNING_KEY).exists()
+    assert antipode.json("plan", "show", "p")["plan"] == "p"
+
+
+@pytest.mark.parametrize("known", ["the plan", "a point"])
+def test_a_host_without_the_keys_of_the_others_puts_no_plan(
+    antipode: Command, monkeypatch: pytest.MonkeyPatch, known: str, keyless: Path
+) -> None:
+    file = antipode.file(PLAN.replace("v1, v2", "new-1").replace("v3", "new-2"))
+    if known == "a point":
+        file = antipode.file()
+    else:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv(SIGNING_VARIABLE, other_key())
+            elsewhere.setenv(IDENTITIES_VARIABLE, encryption.new_identity())
+            antipode.json("plan", "put", file)
+    assert antipode("plan", "put", file) == KeyMissing.exit_code
+    assert KeyMissing.code in antipode.err and "antipode key import" in antipode.err
+    if known == "the plan":
+        assert antipode("plan", "remove", "p", "--yes") == KeyMissing.exit_code
+    assert not (keyless / SIGNING_KEY).exists()
 
 
 def other_key() -> str:

@@ -547,3 +547,42 @@ def test_a_member_that_was_locked_and_ran_runs_again_and_is_locked_again(
     assert statuses(world.a) == {"db": "ACTIVE", "front": "ACTIVE"}
     assert world.a.servers["id-db"]["locked"] is True
     assert not world.a.servers["id-front"].get("locked")
+
+
+@pytest.mark.parametrize("is_admin", [False, True])
+def test_a_lock_that_cannot_be_released_is_named_before_anything_is_stopped(
+    moved: World, is_admin: bool
+) -> None:
+    moved.a.site.roles = ["admin" if is_admin else "member"]
+    moved.a.server_actions["id-db"].insert(0, {"action": "lock", "project_id": "of-the-operator"})
+    if is_admin:
+        undone(moved)
+        return expect_as_before(moved)
+    begun = len(moved.b.events)
+    with pytest.raises(PreflightFailed) as caught:
+        prepare_undo(moved.process(), "v")
+    assert [p for p in caught.value.problems if "id-db" in p and "unlock" in p]
+    assert len(caught.value.problems) == 1
+    assert moved.b.events[begun:] == []
+    expect_the_new_copy(moved)
+    return None
+
+
+def test_a_lock_of_a_member_that_runs_is_no_obstacle(world: World) -> None:
+    failed_over(world)
+    world.a.site.roles = ["member"]
+    world.a.servers["id-db"]["locked"] = True
+    world.a.server_actions["id-db"] = [{"action": "lock", "project_id": "of-the-operator"}]
+    prepare_undo(world.process(), "v")
+
+
+@pytest.mark.parametrize("tells", [[], None])
+def test_a_nova_that_does_not_say_who_has_locked_a_server_is_no_obstacle(
+    moved: World, tells: list[Any] | None
+) -> None:
+    moved.a.site.roles = ["member"]
+    if tells is None:
+        moved.a.server_actions["id-db"] = [{"action": "lock"}]  # no project
+    else:
+        moved.a.server_actions.clear()
+    prepare_undo(moved.process(), "v")

@@ -149,6 +149,11 @@ class _Made(TypedDict):
 # ---- Nova ----
 
 
+class _ServerAction(TypedDict):
+    action: Text
+    project_id: NotRequired[Maybe]
+
+
 class _FlavorOfServer(TypedDict):
     original_name: Text
     vcpus: Count
@@ -314,6 +319,7 @@ class _NetworkQuota(TypedDict):
 SERVER = Shape("server", _AnyServer)
 SERVERS = Listing("servers", _AnyServer)
 MADE_SERVER = Shape("server", _Made)
+SERVER_ACTIONS = Shape("instanceActions", list[_ServerAction])
 ATTACHMENTS = Shape("volumeAttachments", list[_AttachedVolume])
 INTERFACES = Shape("interfaceAttachments", list[_Interface])
 DIAGNOSTICS = Shape("nic_details", list[_Nic])

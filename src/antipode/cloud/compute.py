@@ -153,6 +153,26 @@ class Compute:
         """Unlock a server; one that is not locked stays so."""
         self._api.post(f"/servers/{server_id}/action", {"unlock": None})
 
+    def is_locked_from(self, server_id: str, project_id: str) -> bool:
+        """Whether a server is locked from another project than `project_id`, its own: then only an
+        administrator can unlock it. False where Nova has forgotten who has locked it, or does not
+        tell.
+
+        GET /servers/ID/os-instance-actions, the newest first; Nova's `locked_by` is not shown.
+        """
+        try:
+            done = self._api.get(
+                f"/servers/{server_id}/os-instance-actions", answers.SERVER_ACTIONS
+            )
+        except ApiError:
+            return False
+        last = next((a for a in done if a["action"] in ("lock", "unlock")), None)
+        return (
+            last is not None
+            and last["action"] == "lock"
+            and last.get("project_id") not in (None, project_id)
+        )
+
     def mark_server(self, server_id: str, metadata: Mapping[str, str]) -> None:
         """Add to the metadata of a server; other keys stay."""
         self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})

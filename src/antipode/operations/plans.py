@@ -111,7 +111,9 @@ def put(deployment: Deployment, plan: PlanFile) -> Json:
     replaced. Each vault that answers gets it, also where it had this version before.
 
     Raises:
-        KeyMissing, KeyUnusable: this host has no keys.
+        KeyMissing: this host has no keys, and another host has signed what the vaults have of the
+            plan or its VNFs.
+        KeyUnusable: a key cannot be used.
         VaultError, SiteUnreachable: no vault answers.
     """
     vaults = _vaults(deployment)

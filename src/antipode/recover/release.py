@@ -153,6 +153,20 @@ def _was_locked(server: Json) -> bool:
     return _was(server).endswith(" locked")
 
 
+def needs_unlocking(server: Json, *, starts: bool, is_admin: bool) -> bool:
+    """Whether a release must unlock a server, which an administrator need not do to start it.
+
+    Args:
+        server: as Nova shows it.
+        starts: whether it is to run afterwards.
+    """
+    if not server.get("locked") or is_admin:
+        return False
+    if FENCED in (server.get("metadata") or {}):
+        return _ran(server) or not _was_locked(server)
+    return starts and server["status"] != RUNNING
+
+
 def _ran(server: Json) -> bool:
     return _was(server).split()[0] == RUNNING
 

@@ -210,6 +210,11 @@ class OldMembers:
                 continue
             if found["status"] not in ("ACTIVE", "SHUTOFF"):
                 yield f"{what} is {found['status']}; it must be ACTIVE or SHUTOFF"
+            if self._is_locked_by_others(found):
+                yield (
+                    f"{what} was locked from another project, so antipode cannot unlock it to start"
+                    f" it. Have an administrator do it: openstack server unlock {server.id}"
+                )
             attached = {a["volumeId"] for a in self.site.compute.attachments(server.id)}
             for volume in (a.volume for a in server.attachments):
                 if volume.id not in attached:
@@ -219,6 +224,12 @@ class OldMembers:
         for port, name in wanted.items():
             if port not in found_ports:
                 yield f"server {name}: its port {port} is gone"
+
+    def _is_locked_by_others(self, server: Json) -> bool:
+        starts, is_admin = server["id"] in self.on, "admin" in self.site.roles
+        return release.needs_unlocking(
+            server, starts=starts, is_admin=is_admin
+        ) and self.site.compute.is_locked_from(server["id"], self.site.project_id)
 
 
 def old_members(vaults: Vault, state: ProtectedVnf, site: Site) -> OldMembers:

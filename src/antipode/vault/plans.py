@@ -20,7 +20,7 @@ from antipode.errors import Busy, KeyMissing, NotFound, Stopped, VaultCorrupt, V
 from antipode.model.base import Model, Name
 from antipode.model.plan_file import PlanFile, mistakes
 from antipode.model.state import Moment
-from antipode.vault import Vault, reserve
+from antipode.vault import Vault, points, reserve
 from antipode.vault.keys import Keyring
 
 LOG = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _newest(vault: Vault, name: str) -> _Found | None:
 
 def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> int:
     """Write a new version of a plan to each of the vaults that answer, and remove older ones; its
-    serial.
+    serial. Keys that this host lacks are generated, as for a recovery point.
 
     Args:
         plan: None: that it was removed.
@@ -163,10 +163,15 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
         by: the identity that does it.
 
     Raises:
-        KeyMissing, KeyUnusable: there is no key to sign or encrypt it with.
+        KeyMissing: this host has no keys, and the plan, or a recovery point of its VNFs, is signed
+            by another host's.
+        KeyUnusable: a key cannot be used.
         Busy: others write it all the time.
         VaultError: it was not written, or that is unknown.
     """
+    is_foreign = bool(_serials(vault, name)) and _newest(vault, name) is None
+    vnfs = [] if plan is None else plan.vnfs
+    points.prepare_keys(vault, *vnfs, foreign=f"plan {name}" if is_foreign else None)
     for left in range(ATTEMPTS, -1, -1):
         try:
             return _write(vault, name, plan, at, by)

@@ -52,22 +52,30 @@ class Age(NamedTuple):
         return datetime.fromisoformat(self.consistent_at) > now + CLOCKS_DIFFER_BY
 
 
-def prepare_keys(vault: Vault, vnf: str) -> None:
-    """See that recovery points of a VNF can be sealed; keys that this host lacks are generated.
+def prepare_keys(vault: Vault, *vnfs: str, foreign: str | None = None) -> None:
+    """See that recovery points of VNFs, and plans over them, can be sealed; keys that this host
+    lacks are generated.
+
+    Args:
+        foreign: something else in the vault that was signed elsewhere, in words.
 
     Raises:
-        KeyMissing: the VNF has points that were signed elsewhere, and this host has no keys: with
-            keys of its own it could not read them, and their hosts could not read its points.
+        KeyMissing: there is such, or a VNF has points that were signed elsewhere, and this host has
+            no keys: with keys of its own it could not read them, and their hosts could not read
+            what it writes.
         KeyUnusable: a key file is not safe, or holds something else.
         VaultError: the vault cannot be read.
     """
     keys = vault.keys
-    if not keys.can_sign and (point := _signed_elsewhere(vault, vnf)) is not None:
-        raise KeyMissing(
-            f"this host has no keys, and recovery point {point} of {vnf} is signed by another"
-            " host's. Import the recovery kit of that host: antipode key import KIT; or, to begin"
-            " with other keys and full backups: antipode key generate"
-        )
+    if not keys.can_sign:
+        found = ((vnf, _signed_elsewhere(vault, vnf)) for vnf in vnfs)
+        its = foreign or next((f"recovery point {id_} of {vnf}" for vnf, id_ in found if id_), None)
+        if its is not None:
+            raise KeyMissing(
+                f"this host has no keys, and {its} is signed by another host's. Import the"
+                " recovery kit of that host: antipode key import KIT; or, to begin with other keys"
+                " and full backups: antipode key generate"
+            )
     for path in keys.prepare():
         LOG.warning(
             "generated %s. Keep a recovery kit away from both sites: antipode key export DIRECTORY",

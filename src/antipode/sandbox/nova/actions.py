@@ -25,7 +25,28 @@ class Actions(Part):
         self._quiescing = quiescing
 
     def routes(self) -> Sequence[Route]:
-        return [Route("POST", "/v2.1/servers/{item}/action", self._act, 202)]
+        server = "/v2.1/servers/{item}"
+        return [
+            Route("POST", f"{server}/action", self._act, 202),
+            Route("GET", f"{server}/os-instance-actions", self._done),
+        ]
+
+    async def _done(self, call: Call, item: str) -> Json:
+        """Of what was done to a server, the locks that were set and released: the newest first."""
+        return {"instanceActions": self._servers.find(call, item).get("_done", [])}
+
+    def _note(self, server: Json, call: Call, action: str) -> None:
+        done = {
+            "action": action,
+            "project_id": call.caller.project_id,
+            "instance_uuid": server["id"],
+        }
+        done |= {
+            "user_id": call.caller.user_id,
+            "start_time": self._servers.conditions.timestamp(),
+            "message": None,
+        }
+        server["_done"] = [done, *server.get("_done", [])]
 
     async def _act(self, call: Call, item: str) -> Json | web.Response | None:
         action = next(iter(call.body), "")
@@ -39,10 +60,13 @@ class Actions(Part):
         if action == "lock":
             # an owner's lock of what is locked changes nothing, its reason included
             if not server["locked"] or server["tenant_id"] != call.caller.project_id:
+                self._note(server, call, action)
                 self._servers.table.keep(
                     server, locked=True, locked_reason=wanted.get("locked_reason")
                 )
         elif action == "unlock":
+            self._servers.refuse_lock_of_others(server, call.caller)
+            self._note(server, call, action)
             self._servers.table.keep(server, locked=False, locked_reason=None)
         elif action == "createImage":
             return await self._images.create(call, server, call.part(action))

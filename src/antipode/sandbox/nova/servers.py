@@ -256,6 +256,17 @@ class Servers(Part):
         if server["locked"] and not caller.is_admin:
             raise Refused(409, f"Instance {server['id']} is locked")
 
+    def refuse_lock_of_others(self, server: Json, caller: Caller) -> None:
+        """Refuse that a caller unlocks what was locked from another project than its own, and the
+        other way round (`is_expected_locked_by`), unless it is an administrator.
+        """
+        locked_from = next((done["project_id"] for done in server.get("_done", [])), None)
+        is_owners = locked_from == server["tenant_id"]
+        expected = caller.project_id == server["tenant_id"]
+        if server["locked"] and locked_from and is_owners != expected and not caller.is_admin:
+            rule = "os_compute_api:os-lock-server:unlock:unlock_override"
+            raise Refused(403, f"Policy doesn't allow {rule} to be performed.")
+
     def has_agent(self, server: Json) -> bool:
         if server["image"]:
             return says_yes(server["_image_properties"].get(AGENT))
