@@ -32,7 +32,11 @@ INHERITED = (
 """The variables of this process that each program of the operator gets, beside `LC_…`: a service
 may have passwords and keys among the others.
 """
-OF_CLIENTS = ("SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+OF_CLIENTS = (
+    *("SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"),
+    *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF"),
+    *("CONTAINER_HOST", "REGISTRY_AUTH_FILE"),
+)
 """Those that ssh and podman get beside, as the clients by which something runs elsewhere."""
 
 

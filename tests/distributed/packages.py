@@ -26,6 +26,9 @@ PACKAGES = {
     "named": "bind9",
     "sshd": "openssh-server",
     "ssh": "openssh-client",
+    "podman": "podman",
+    "runc": "runc",
+    "busybox": "busybox-static",
 }
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts of a runbook on another host, by a real sshd on loopback: words and variables arrive as
-they are, nothing else of this host does, and what takes too long is ended there.
+"""Scripts of a runbook on another host, by a real sshd on loopback, and in a container, by a real
+Podman: words and variables arrive as they are, nothing else of this host does, and what takes too
+long is ended there.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import getpass
 import os
 import subprocess
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +82,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         process.wait()
 
 
-def test_words_and_variables_arrive_as_they_are(sshd: Sshd) -> None:
+def expect_words_and_variables(run: Callable[..., processes.Ended]) -> None:
     words = ["a b", "$HOME", "it's", '"', "; exit 3", "*", "\\n", ""]
-    ended = sshd.run("printf", "%s|", *words, "end")
+    ended = run("printf", "%s|", *words, "end")
     assert (ended.code, ended.output) == (0, "|".join([*words, "end"]) + "|")
-    assert sshd.run("printenv", "ANTIPODE_VNF").output == VARIABLES["ANTIPODE_VNF"]
+    assert run("sh", "-c", 'printf %s "$ANTIPODE_VNF"').output == VARIABLES["ANTIPODE_VNF"]
+
+
+def test_words_and_variables_arrive_on_another_host_as_they_are(sshd: Sshd) -> None:
+    expect_words_and_variables(sshd.run)
 
 
 def test_nothing_else_of_the_environment_of_this_host_is_there(sshd: Sshd) -> None:
@@ -118,3 +124,113 @@ def test_a_key_that_is_not_let_in_fails_without_a_question(sshd: Sshd, tmp_path:
     key(tmp_path / "other")
     other = sshd.runner(identity=str(tmp_path / "other"))
     assert sshd.run("true", runner=other).code == 255
+
+
+# ---- in a container ----
+
+IMAGE = "localhost/antipode-tests:latest"
+TOOLS = ("sh", "env", "printf", "sleep", "touch", "cat")
+ENGINE = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+"""
+"""What a host of CI allows, which is itself a container more often than not."""
+STORAGE = """\
+[storage]
+driver = "vfs"
+graphroot = "{0}/graph"
+runroot = "{0}/run"
+"""
+
+
+@dataclass
+class Podman:
+    """Podman with images and containers of its own, and one image: busybox, made of nothing."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+        }
+
+    def __call__(self, *arguments: str) -> str:
+        return subprocess.run(
+            [program("podman"), *arguments],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def running(self) -> list[str]:
+        return self("ps", "--quiet").split()
+
+    def run(
+        self, *command: str, within_s: float = 120.0, patience_s: float = 240.0, **settings: object
+    ) -> processes.Ended:
+        runner = Runner.model_validate({"podman": {"image": IMAGE, **settings}})
+        argv = runners.argv(runner, command, VARIABLES, within_s)
+        return processes.run(
+            argv, patience_s, inherited={**self.environment, "OS_PASSWORD": "secret"}
+        )
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    podman = Podman(tmp_path_factory.mktemp("podman"))
+    (podman.folder / "containers.conf").write_text(ENGINE)
+    (podman.folder / "storage.conf").write_text(STORAGE.format(podman.folder))
+    with tarfile.open(podman.folder / "image.tar", "w") as image:
+        image.add(program("busybox"), "bin/busybox")
+        for tool in TOOLS:
+            link = tarfile.TarInfo(f"bin/{tool}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            image.addfile(link)
+    podman("import", str(podman.folder / "image.tar"), IMAGE)
+    return podman
+
+
+def test_words_and_variables_arrive_in_a_container_as_they_are(podman: Podman) -> None:
+    expect_words_and_variables(podman.run)
+
+
+def test_a_container_has_neither_the_secrets_of_this_host_nor_its_network(podman: Podman) -> None:
+    assert "secret" not in podman.run("env").output
+    devices = podman.run("cat", "/proc/net/dev").output
+    assert "lo:" in devices and "eth" not in devices
+
+
+def test_the_exit_code_of_a_script_in_a_container_is_that_of_the_runner(podman: Podman) -> None:
+    assert podman.run("sh", "-c", "echo no >&2; exit 7") == processes.Ended(7, "no")
+
+
+def test_a_container_sees_the_volumes_of_its_runner_only(podman: Podman, tmp_path: Path) -> None:
+    there = f"{tmp_path}:/given"
+    assert podman.run("touch", "/given/made", volumes=[there]).code == 0
+    assert (tmp_path / "made").exists()
+    assert podman.run("touch", "/given/more", volumes=[f"{there}:ro"]).code
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_script_that_takes_too_long_is_ended_with_its_container(podman: Podman) -> None:
+    assert podman.run("sleep", "3600", within_s=1).code
+    assert podman.running() == []
+
+
+def test_another_attempt_takes_the_place_of_a_container_that_was_left(podman: Podman) -> None:
+    assert podman.run("sleep", "3600", patience_s=0).code is None  # its process was killed
+    (left,) = podman.running() or [""]
+    assert podman.run("printf", "done").output == "done"
+    assert left not in podman.running() and podman.running() == []
+
+
+def test_an_image_that_is_not_there_is_an_error_and_no_script_runs(podman: Podman) -> None:
+    assert podman.run("true", image="localhost/antipode-tests:none").code == 125

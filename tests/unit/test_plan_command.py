@@ -397,8 +397,6 @@ def test_a_host_without_the_keys_of_the_others_puts_no_plan(
             antipode.json("plan", "put", file)
     assert antipode("plan", "put", file) == KeyMissing.exit_code
     assert KeyMissing.code in antipode.err and "antipode key import" in antipode.err
-    if known == "the plan":
-        assert antipode("plan", "remove", "p", "--yes") == KeyMissing.exit_code
     assert not (keyless / SIGNING_KEY).exists()
 
 

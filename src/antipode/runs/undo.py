@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from antipode.cloud.api import Json
 from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.kind import Priority, RunKind
