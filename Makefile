@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
-	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci tests && \
+	$(BIN)/mypy --strict src lab bench nova_quiesce/src antipode_client/src .ci tests && \
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 
 .PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
@@ -103,9 +103,10 @@ format: $(READY)
 clean:
 	rm -rf $(VENV) build dist
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml antipode_client/pyproject.toml
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 		apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --prefer-binary -e '.[lab,dev]'
+	$(BIN)/pip install -q --prefer-binary -e '.[lab,dev]' \
+		-e ./antipode_client
 	touch $(READY)

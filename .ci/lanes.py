@@ -58,6 +58,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "CONTRIBUTING.md": _UNIT,
     ".pre-commit-config.yaml": _UNIT,
     "SECURITY.md": _UNIT,
+    "antipode_client/": {Lane.CHECKS, Lane.DISTRIBUTIONS, Lane.EMBEDDED},
     "nova_quiesce/": {Lane.CHECKS, Lane.DISTRIBUTIONS, Lane.LAB} | _NOVAS,
     "lab/": {Lane.CHECKS, Lane.LAB},
     "lab/debian.py": {Lane.CHECKS, Lane.LAB, Lane.DISTRIBUTED},

@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 WIDTH = 100
-DISTRIBUTIONS = {"antipode": ROOT, "nova_quiesce": ROOT / "nova_quiesce"}
+DISTRIBUTIONS = {
+    "antipode": ROOT,
+    **{name: ROOT / name for name in ("nova_quiesce", "antipode_client")},
+}
 
 
 def _files(suffix: str, *folders: str) -> list[Path]:
@@ -29,9 +32,9 @@ def _files(suffix: str, *folders: str) -> list[Path]:
     )
 
 
-PYTHON = _files(".py", "src", "nova_quiesce", "lab", "bench", "tests", ".ci")
+PYTHON = _files(".py", "src", "nova_quiesce", "antipode_client", "lab", "bench", "tests", ".ci")
 SCRIPTS = [*_files(".sh", "bench", "lab", "tests"), ROOT / "Makefile", ROOT / ".ci" / "run"]
-PAGES = [*sorted(ROOT.glob("*.md")), *_files(".md", "docs", "nova_quiesce")]
+PAGES = [*sorted(ROOT.glob("*.md")), *_files(".md", "docs", "nova_quiesce", "antipode_client")]
 
 
 def _prose(page: Path) -> Iterator[tuple[int, str]]:
@@ -108,7 +111,8 @@ def test_no_word_is_used_that_the_house_rules_leave_out() -> None:
     rules = ROOT / "CONTRIBUTING.md"
     [rule] = re.findall(r"Words to avoid, by test: (.+)\.", rules.read_text())
     avoided = re.compile(rf"\b({'|'.join(re.findall(r'[a-z]+', rule))})\b", re.IGNORECASE)
-    scope = [*_files(".py", "src", "nova_quiesce/src", "lab", "bench", ".ci"), *PAGES, *SCRIPTS]
+    code = _files(".py", "src", "nova_quiesce/src", "antipode_client/src", "lab", "bench", ".ci")
+    scope = [*code, *PAGES, *SCRIPTS]
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in scope

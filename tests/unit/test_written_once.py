@@ -15,7 +15,7 @@ from antipode.model import marks
 from tests import reference
 
 ROOT = Path(__file__).parents[2]
-CODE = ("src", "nova_quiesce/src", "lab", "bench", "tests", ".ci")
+CODE = ("src", "nova_quiesce/src", "antipode_client/src", "lab", "bench", "tests", ".ci")
 LONG = 40
 """Nodes of the syntax tree of a function that two places may not have alike: some four lines."""
 
