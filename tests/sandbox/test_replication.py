@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from antipode.sandbox import canary, records
 from antipode.sandbox.desk import CONFIGURATION, STORAGE
-from antipode.sandbox.rbd import CONDITIONS
+from antipode.sandbox.rbd import CONDITIONS, MIRRORS
 from tests.sandbox.conftest import BACKUP, PRIMARY, World
 
 pytestmark = pytest.mark.sandbox
@@ -142,3 +142,51 @@ def test_a_drill_disturbs_no_replication(replicated: World) -> None:
     rows = world.operator.ask("datastore", "status", "canary")
     assert {row["health"] for row in rows} == {"replicating"}
     world.protect()
+
+
+def test_newest_heads_are_promoted_all_or_none_and_a_split_is_resolved_by_word(
+    replicated: World,
+) -> None:
+    world = replicated
+    canary.await_records(world.sandbox, PRIMARY, 20)
+    point = world.protect()["recovery_point"]
+    one_of_six = next(image for image in originals(world))
+    arriving(world, BACKUP, stuck=one_of_six)
+    command = ("failover", "canary", "--to", BACKUP, "--newest-heads", "--yes", "-f", "json")
+    assert world.operator.run(*command).returncode == 1
+    assert list(world.cloud(BACKUP).block_storage.volumes()) == []
+    assert list(world.cloud(BACKUP).compute.servers()) == []
+    arriving(world, BACKUP)
+    world.operator.tell("run", "abort", "--yes", world.newest_run()["run"])
+    # five of six have two originals: nothing is lost unless that is said
+    rows = json.loads(world.operator.run("datastore", "status", "canary", "-f", "json").stdout)
+    assert sorted(row["health"] for row in rows) == [*["broken"] * 5, "replicating"]
+    assert refused(world) == "preflight-failed"
+    assert world.operator.run(*PREPARE).returncode == 1
+    world.operator.tell(*PREPARE, "--overwrite", BACKUP)
+    newest = world.protect()["recovery_point"]
+    assert newest != point
+    world.verify()
+    # and now the disaster
+    seen = canary.records(world.sandbox, PRIMARY)
+    world.operator.tell("datastore", "status", "canary")  # the double receives when it is asked
+    world.sandbox.kill(PRIMARY)
+    done = json.loads(world.operator.tell(*command))
+    assert (done["recovery_point"], done["consistency"]) == (newest, "replica")
+    assert len(done["heads_behind_s"]) == 6
+    assert "left" not in done
+    came_back = canary.records(world.sandbox, BACKUP)
+    assert all(came_back[m].startswith(before) for m, before in seen.items())
+    # the old site returns with its originals: those here are none any more
+    world.sandbox.start(PRIMARY)
+    assert {i for i, m in mirrored(world, BACKUP).items() if m["primary"]} == set()
+
+
+def mirrored(world: World, site: str) -> dict[str, Any]:
+    """The images that the storage of a site mirrors."""
+    known = json.loads((world.sandbox.directory / site / MIRRORS).read_text())
+    return dict(known["mirrored"])
+
+
+def originals(world: World) -> list[str]:
+    return [image for image, mirror in mirrored(world, PRIMARY).items() if mirror["primary"]]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from antipode.datastores import STORAGES, Storage
+from antipode.datastores.promotable import PromotableStorage
 from antipode.errors import ResourceFailed, SiteUnreachable
 from antipode.model.base import Model
 from antipode.model.datastore import Health, Replica
@@ -39,6 +40,15 @@ class Pools:
         """sites whose storage does not answer"""
         self.replicated: set[str] = set()
         """images that were to be replicated"""
+        self.half: set[str] = set()
+        """replicas that are no whole copy"""
+        self.promoted: set[str] = set()
+        self.split: set[str] = set()
+        """replicas that were promoted and demoted again, and follow no longer"""
+        self.demoted: set[str] = set()
+        """originals that are none any more"""
+        self.heads: dict[str, set[str]] = {}
+        """promoted replica -> the states that were kept of it"""
 
     def ask(self, site: str, what: str, *about: Any) -> Any:
         """What one site's storage is asked for, as the methods of `Storage` are called."""
@@ -55,13 +65,56 @@ class Pools:
 
     def _replicas(self, cloud: FakeCloud, images: Collection[str]) -> dict[str, Health]:
         there = {f"volume-{v}" for v in self.clouds[self.origin].volumes}
-        here = Health.WRITABLE if cloud is self.clouds[self.origin] else self.health
-        return {i: here if i in there else Health.ABSENT for i in images}
+        is_origin = cloud is self.clouds[self.origin]
+        return {
+            i: self._health_of(i, is_origin=is_origin) if i in there else Health.ABSENT
+            for i in images
+        }
+
+    def _health_of(self, image: str, *, is_origin: bool) -> Health:
+        if is_origin and image in self.demoted:
+            return Health.STOPPED
+        if is_origin or image in self.promoted:
+            return Health.WRITABLE
+        return Health.BROKEN if image in self.split else self.health
+
+    def _unfit(self, cloud: FakeCloud, images: Collection[str]) -> dict[str, str]:
+        return {i: "it is half of an image" for i in images if i in self.half}
+
+    def _promote(self, cloud: FakeCloud, image: str) -> None:
+        if image not in self.promoted:
+            cloud._happens(f"promote {image}")
+            self.promoted.add(image)
+
+    def _keep_head(self, cloud: FakeCloud, image: str, state: str) -> None:
+        assert image in self.promoted, "a replica is read-only"
+        if state not in self.heads.get(image, set()):
+            cloud._happens(f"keep head {image}")
+            self.heads.setdefault(image, set()).add(state)
+
+    def _drop_head(self, cloud: FakeCloud, image: str, state: str) -> None:
+        if self._clones_of(cloud, image, [state]):
+            raise ResourceFailed(f"a clone rests on {state}")
+        if state in self.heads.get(image, set()):
+            cloud._happens(f"drop head {image}")
+            self.heads[image].discard(state)
+
+    def _demote(self, cloud: FakeCloud, image: str) -> None:
+        if image in self.promoted:
+            cloud._happens(f"demote {image}")
+            self.promoted.discard(image)
+            self.split.add(image)
+
+    def _follow(self, cloud: FakeCloud, image: str) -> None:
+        cloud._happens(f"follow {image}")
+        self.promoted.discard(image)
+        self.split.discard(image)
 
     def _states(self, cloud: FakeCloud, images: Collection[str]) -> dict[str, set[str]]:
         made = [s for s in self.clouds[self.origin].snapshots.values() if self.arrives(s["id"])]
         return {
             i: {f"snapshot-{s['id']}" for s in made if i == f"volume-{s['volume_id']}"}
+            | self.heads.get(i, set())
             for i in images
         }
 
@@ -110,7 +163,7 @@ class Nothing(Model):
 def driver(ask: Callable[..., Any]) -> type[Storage]:
     """A driver that asks for all by a function: site, method, arguments."""
 
-    class FakeMirror(Storage):
+    class FakeMirror(PromotableStorage):
         settings = Nothing
         host = HOST
 
@@ -131,7 +184,27 @@ def driver(ask: Callable[..., Any]) -> type[Storage]:
 
         def replicas(self, images: Collection[str]) -> dict[str, Replica]:
             found = ask(self.site, "replicas", list(images))
-            return {i: Replica(image=i, health=h) for i, h in found.items()}
+            return {
+                i: Replica(image=i, health=h, is_split=h == Health.BROKEN) for i, h in found.items()
+            }
+
+        def unfit(self, images: Collection[str]) -> dict[str, str]:
+            return dict(ask(self.site, "unfit", list(images)))
+
+        def promote(self, image: str) -> None:
+            ask(self.site, "promote", image)
+
+        def keep_head(self, image: str, state: str) -> None:
+            ask(self.site, "keep_head", image, state)
+
+        def drop_head(self, image: str, state: str) -> None:
+            ask(self.site, "drop_head", image, state)
+
+        def demote(self, image: str) -> None:
+            ask(self.site, "demote", image)
+
+        def follow(self, image: str) -> None:
+            ask(self.site, "follow", image)
 
         def states(self, images: Collection[str]) -> dict[str, set[str]]:
             return dict(ask(self.site, "states", list(images)))

@@ -65,6 +65,7 @@ from antipode.recover.dns import DnsProvider
 from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans
 from antipode.runs import fence as fence_run
 from antipode.runs import reprotect as reprotect_run
+from antipode.runs.failover_checks import Accepted
 from antipode.store import database
 from antipode.store.questions import Questions
 from antipode.store.runs import Runs
@@ -395,6 +396,10 @@ def do_as_patched(job: dict[str, Any]) -> None:
             | "failover to clones"
         ):
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
+            failover.failover(here, prepared, Unobserved())
+        case "failover from heads":
+            taken = Accepted(newest_heads=True)
+            prepared = failover.prepare(here, job["vnf"], "site-b", None, taken)
             failover.failover(here, prepared, Unobserved())
         case "failover that fences":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)

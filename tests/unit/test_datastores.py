@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from antipode import config
 from antipode.datastores import STORAGES, Storage, opened, storages_of
 from antipode.datastores.rbd_mirror import RbdMirror
 from antipode.errors import InvalidFile, InvalidInput, ResourceFailed, SiteUnreachable
 from antipode.model.datastore import Health, StorageAt
+from antipode.model.source import AnySource
 from antipode.model.topology import Volume
 from antipode.model.vnf import Vnf
 from tests.unit import samples
@@ -264,3 +266,96 @@ def test_a_storage_is_at_sites_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile) as caught:
         config.load(str(path))
     assert [m.field for m in caught.value.mistakes] == ["storages.ceph.sites.site-x"]
+
+
+PRIMARY = {"mirroring": {"state": "enabled", "primary": True}}
+REPLICA = {"mirroring": {"state": "enabled", "primary": False}}
+SPLIT = "split-brain"
+
+
+@pytest.mark.parametrize(
+    ("state", "description", "is_fit"),
+    [
+        ("up+replaying", REPLAYING, True),
+        ("down+replaying", REPLAYING, True),
+        ("up+stopped", "local image is primary", True),
+        ("up+stopped", "remote image is not primary", True),
+        ("up+syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 12%", False),
+        ("down+syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 12%", False),
+        ("up+starting_replay", "starting replay", False),
+        ("down+unknown", "status not found", False),
+        ("up+stopped", "stopped", False),
+        ("up+error", SPLIT, False),
+        ("up+replaying", BY_SNAPSHOTS, False),
+    ],
+)
+def test_only_a_replica_that_is_known_to_be_whole_may_be_promoted(
+    answers: Answers, state: str, description: str, is_fit: bool
+) -> None:
+    said = {STATUS: [0, {"images": [mirrored("v", state, description)]}, ""]}
+    found = answers(said).unfit(["v", "not mirrored"])
+    assert set(found) == ({"not mirrored"} if is_fit else {"v", "not mirrored"})
+
+
+def test_a_replica_is_promoted_by_force_only_where_its_original_cannot_be_asked(
+    answers: Answers, tmp_path: Path
+) -> None:
+    plain = {"info volumes/v": [0, REPLICA, ""], "mirror image promote volumes/v": [0, None, ""]}
+    answers(plain).promote("v")
+    assert calls(tmp_path) == ["info volumes/v", "mirror image promote volumes/v"]
+    answers({"info volumes/v": [0, PRIMARY, ""]}).promote("v")
+    refused = {**plain, "mirror image promote volumes/v": [16, None, "image is primary elsewhere"]}
+    with pytest.raises(ResourceFailed):  # this one refuses it by force as well
+        answers(refused).promote("v")
+    assert calls(tmp_path)[-2:] == ["mirror image promote volumes/v"] * 2
+
+
+def test_a_kept_head_is_protected_once_and_dropped_once(answers: Answers, tmp_path: Path) -> None:
+    loose, held = ({"name": "s", "protected": protected} for protected in ("false", "true"))
+    answers(
+        {
+            "snap create volumes/v@s": [17, None, "(17) File exists"],
+            "snap ls volumes/v": [0, [loose], ""],
+            "snap protect volumes/v@s": [0, None, ""],
+        }
+    ).keep_head("v", "s")
+    assert calls(tmp_path)[-1] == "snap protect volumes/v@s"
+    answers(
+        {
+            "snap ls volumes/v": [0, [held], ""],
+            "snap unprotect volumes/v@s": [0, None, ""],
+            "snap rm volumes/v@s": [0, None, ""],
+        }
+    ).drop_head("v", "s")
+    answers({"snap ls volumes/v": [0, [], ""]}).drop_head("v", "s")
+    assert calls(tmp_path)[-3:] == [
+        "snap unprotect volumes/v@s",
+        "snap rm volumes/v@s",
+        "snap ls volumes/v",
+    ]
+
+
+def test_what_is_made_to_follow_is_demoted_first(answers: Answers, tmp_path: Path) -> None:
+    said = {
+        "info volumes/v": [0, PRIMARY, ""],
+        "mirror image demote volumes/v": [0, None, ""],
+        "mirror image resync volumes/v": [0, None, ""],
+    }
+    answers(said).follow("v")
+    assert calls(tmp_path)[1:] == [
+        "mirror image demote volumes/v",
+        "mirror image resync volumes/v",
+    ]
+
+
+def test_a_split_is_told_from_other_errors(answers: Answers) -> None:
+    images = [mirrored("v", "up+error", SPLIT), mirrored("w", "up+error", "failed to open")]
+    found = answers({STATUS: [0, {"images": images}, ""]}).replicas(["v", "w"])
+    assert (found["v"].is_original, found["w"].is_original) == (True, False)
+
+
+def test_no_recovery_point_has_a_head() -> None:
+    head = {"kind": "replicated-head", "storage": "s", "image": "i", "state": "s"}
+    rest = {"snapshot_id": "x", "gib": 1, "sites": ["site-b"], "kept_state": "k"}
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnySource).validate_python({**head, **rest})

@@ -873,6 +873,7 @@ def matrices(
 
 
 REPLICATED, FROM_STATES = "protect by replication", "failover from states"
+FROM_HEADS = "failover from heads"
 IMAGED = "protect by server-snapshot, from an image"
 GROUPED = "protect of a volume group"
 PARTIAL, TO_CLONES = "protect of the standby", "failover to clones"
@@ -919,6 +920,7 @@ AT_THE_BACKUP_SITE = (
     *(
         "failover",
         FROM_STATES,
+        FROM_HEADS,
         TO_CLONES,
         "verify",
         "precheck",
@@ -1183,6 +1185,52 @@ def test_an_abort_leaves_no_data_promoted_and_can_be_killed_anywhere(
         again = rolled_back(stage, "failover")
         assert again["run"]["state"] == "aborted", point
         assert again["site-b"] == aborted["site-b"], point
+        stage.close()
+
+
+@pytest.fixture(scope="module")
+def of_heads(stages: Callable[[], Stage], protected_by_states: Stage) -> Matrix:
+    return Matrix(lambda: replicated(stages()), protected_by_states, FROM_HEADS)
+
+
+def heads_of(stage: Stage) -> dict[str, Any]:
+    """Which replicas of a stage are promoted, and what is kept of them."""
+    kept = {image: states for image, states in stage.pools.heads.items() if states}
+    return {"promoted": stage.pools.promoted, "kept": kept}
+
+
+def test_replicas_are_promoted_once_and_none_stays_so_wherever_the_run_is_killed(
+    of_heads: Matrix,
+) -> None:
+    wrong = list[str]()
+    changes = ("promote", "keep head", "drop head", "demote")
+    points = [p for p in of_heads.points if p.startswith(changes) and "db-root" in p]
+    assert len(points) == 4 * 2
+    points += [p for p in of_heads.points if "PromoteHeads" in p]
+    assert len(points) == 4 * 2 + 3
+    for point in points:
+        stage = of_heads.killed_at(point)
+        assert of_heads.go_on(stage) == 0, stage.errors()
+        wrong += of_heads.wrong_after(point, stage, of_heads.undisturbed)
+        if heads_of(stage) != {"promoted": set(), "kept": {}}:
+            wrong.append(f"killed at {point!r}, there are {heads_of(stage)}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "first", ["promote volume-db-root, not answered", "clone volume-db-root, not answered"]
+)
+def test_an_abort_leaves_no_replica_promoted_and_can_be_killed(
+    of_heads: Matrix, first: str
+) -> None:
+    for point in (None, "demote volume-db-root", "demote volume-db-root, not answered"):
+        stage = of_heads.killed_at(first)
+        if point is not None:
+            abort(stage, kill_at=point)
+        abort(stage)
+        assert heads_of(stage) == {"promoted": set(), "kept": {}}, point
+        assert stage.clouds["site-b"].volumes == {}, point
         stage.close()
 
 

@@ -225,8 +225,8 @@ class DatastorePrepare(_OfVnf):
     """Have all data of the VNF's datastores replicated from its active site.
 
     What is replicated already is not touched. Volumes that came back from a replica are separated
-    from it first, which copies them. Data of an application that does not follow is resynchronised;
-    where it is writable, only with --overwrite. Ends with exit code 1 while something is not
+    from it first, which copies them. Data that does not follow is resynchronised; where it is
+    writable, only with --overwrite. Ends with exit code 1 while something is not
     replicating yet.
     """
 
@@ -245,7 +245,7 @@ class DatastorePrepare(_OfVnf):
             metavar="SITE",
             action="append",
             default=[],
-            help="data of an application that is writable at this site may be lost; repeatable",
+            help="data that is writable at this site, too, may be lost; repeatable",
         )
         return parser
 

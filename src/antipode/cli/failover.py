@@ -23,6 +23,7 @@ class Failover(ShowCommand):
         "antipode failover hlr --to site-b --recovery-point 20261122T160501Z-1a2b3c",
         "antipode failover hlr --to site-b --yes --detach",
         "antipode failover hlr --to site-b --fence",
+        "antipode failover hlr --to site-b --newest-heads",
         "antipode failover hlr --to site-b --plan -f json",
         "antipode failover hlr --to site-b --instead-of failover-20261122T160501Z-1a2b3c",
     )
@@ -36,6 +37,12 @@ class Failover(ShowCommand):
             metavar="ID",
             type=arguments.name,
             help="the recovery point to recover from (default: the newest)",
+        )
+        parser.add_argument(
+            "--newest-heads",
+            action="store_true",
+            help="take the newest data that has arrived of each replicated volume, and not the "
+            "state of the recovery point: their replicas are promoted",
         )
         arguments.add_lost_vault(parser)
         parser.add_argument(
@@ -89,6 +96,7 @@ class Failover(ShowCommand):
             parsed_args.store_unchecked,
             parsed_args.accept_unsigned,
             parsed_args.lost_vault,
+            parsed_args.newest_heads,
         )
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import Field
 
 from antipode import processes
-from antipode.datastores import Storage
+from antipode.datastores.promotable import PromotableStorage
 from antipode.errors import ResourceFailed, SiteUnreachable, UnexpectedAnswer
 from antipode.model.base import Model, Seconds
 from antipode.model.datastore import Health, Replica
@@ -31,7 +31,7 @@ COPY_S = 24 * 3600.0
 """How long an image may take to be copied whole."""
 OF_CEPH = ("CEPH_ARGS", "CEPH_CONF", "CEPH_KEYRING", "CEPH_LIB")
 """The variables by which Ceph's commands find a cluster."""
-NO_SUCH, EXISTS = 2, 17
+NO_SUCH, BUSY, EXISTS = 2, 16, 17
 """Exit codes of `rbd`: errno of Linux."""
 _BY_SNAPSHOTS = (
     "mirrored by snapshots: it lists states before their bytes are there, so it needs journals"
@@ -62,7 +62,7 @@ class _Ended(NamedTuple):
     """its last line about what went wrong"""
 
 
-class RbdMirror(Storage):
+class RbdMirror(PromotableStorage):
     settings = Settings
 
     def __init__(self, name: str, site: str, settings: Model) -> None:
@@ -175,6 +175,52 @@ class RbdMirror(Storage):
         self._must_have_succeeded(ended, f"remove image {clone}")
         return True
 
+    def unfit(self, images: Collection[str]) -> dict[str, str]:
+        listed = {i["name"]: i for i in self._pool_status("--verbose").get("images", [])}
+        return {i: why for i in images if (why := _unfit(listed.get(i))) is not None}
+
+    def promote(self, image: str) -> None:
+        if self._mirroring(image).get("primary"):
+            return
+        ended = self._run("mirror", "image", "promote", self._spec(image))
+        if ended.code == BUSY:  # the other cluster has not demoted its own, or is gone
+            ended = self._run("mirror", "image", "promote", "--force", self._spec(image))
+        self._must_have_succeeded(ended, f"promote image {image}")
+
+    def keep_head(self, image: str, state: str) -> None:
+        spec = f"{self._spec(image)}@{state}"
+        ended = self._run("snap", "create", "--no-progress", spec)
+        if ended.code != EXISTS:
+            self._must_have_succeeded(ended, f"make snapshot {spec}")
+        if self._is_protected(image, state) is False:
+            self._do("snap", "protect", spec)
+
+    def drop_head(self, image: str, state: str) -> None:
+        if (is_protected := self._is_protected(image, state)) is None:
+            return
+        spec = f"{self._spec(image)}@{state}"
+        if is_protected:
+            self._do("snap", "unprotect", spec)
+        self._do("snap", "rm", "--no-progress", spec)
+
+    def demote(self, image: str) -> None:
+        if self._mirroring(image).get("primary"):
+            self._do("mirror", "image", "demote", self._spec(image))
+
+    def follow(self, image: str) -> None:
+        self.demote(image)
+        self._do("mirror", "image", "resync", self._spec(image))
+
+    def _mirroring(self, image: str) -> Json:
+        return self._info(image).get("mirroring", {})
+
+    def _is_protected(self, image: str, state: str) -> bool | None:
+        """Whether a snapshot can be cloned; None: there is none."""
+        for snapshot in self._asked("snap", "ls", self._spec(image)):
+            if snapshot["name"] == state:
+                return str(snapshot.get("protected")).lower() == "true"
+        return None
+
     def _spec(self, image: str) -> str:
         return f"{self._settings.pool}/{image}"
 
@@ -257,6 +303,7 @@ def _replica(image: str, status: Json | None) -> Replica:
         image=image,
         health=_health(state, progress),
         lag_s=0.0 if entries == 0 else None,
+        is_split="split-brain" in progress,
         detail=f"{state}, {entries} journal entries behind" if entries else f"{state}, {progress}",
     )
 
@@ -272,6 +319,20 @@ def _health(state: str, description: str) -> Health:
     if daemon != "up":
         return Health.STOPPED  # what it did last is known, and not whether it still does
     return Health.REPLICATING if activity == "replaying" else Health.STOPPED
+
+
+def _unfit(status: Json | None) -> str | None:
+    """Why an image must not be promoted; None where it is whole. What a daemon that was started
+    again has not looked at yet may be half of an image: nothing at this site tells.
+    """
+    if status is None:
+        return "it is not mirrored"
+    state, progress = str(status.get("state", "")), str(status.get("description") or "")
+    if "snapshot_timestamp" in progress:
+        return _BY_SNAPSHOTS
+    is_promoted = progress in ("local image is primary", "remote image is not primary")
+    is_whole = is_promoted or state.partition("+")[2] == "replaying"
+    return None if is_whole else f"it is {state} ({progress}), and may be half of an image"
 
 
 def _last_line(text: str) -> str:

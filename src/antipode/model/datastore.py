@@ -64,6 +64,15 @@ class Replica(Following):
 
     image: str
     """the name of the volume in the storage"""
+    is_split: bool = False
+    """whether both sites have written to it, so that it follows no longer until one side is given
+    up
+    """
+
+    @property
+    def is_original(self) -> bool:
+        """Whether data was written to it here that the other site does not have."""
+        return self.is_split or self.health is Health.WRITABLE
 
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_of_one_line)]

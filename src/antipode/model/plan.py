@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from antipode.model.base import Model
+from antipode.model.datastore import Health
 from antipode.model.dns import DnsChange
 from antipode.model.quota import QuotaNeed
 from antipode.model.runbook import PlannedStep
+from antipode.model.source import OF_HEADS
 from antipode.model.topology import Keypair, ServerGroup, all_ports
 from antipode.model.vnf import Answers
 
@@ -294,6 +298,26 @@ class DataPlan(Model):
         )
 
 
+class HeadPlan(Model):
+    """The newest data that has arrived of a replicated volume at the recovering site."""
+
+    volume: str
+    """its name"""
+    storage: str
+    image: str
+    """the volume as its storage calls it"""
+    state: str
+    """of the recovery point; where heads are taken, that which is kept of the promoted replica"""
+    health: Health
+    lag_s: Annotated[float, Field(ge=0)] | None = None
+    """how old it was when its storage last looked, in seconds; None where it does not say"""
+
+    @property
+    def behind(self) -> str:
+        """In words."""
+        return "unknown" if self.lag_s is None else f"{self.lag_s:g} s"
+
+
 class RecoveryPlan(Model):
     """What a recovery is going to create at a site.
 
@@ -324,8 +348,17 @@ class RecoveryPlan(Model):
     """of the runbook, in the order of the VNF file"""
     datastores: list[DataPlan] = []
     """the data of the application"""
+    heads: list[HeadPlan] = []
+    """the newest that has arrived of replicated volumes, as far as that is known"""
+    takes_heads: bool = False
+    """whether these are taken, and not the states of the recovery point"""
     verb: str = "failover"
     """that it was made for"""
+
+    @property
+    def keyed_by(self) -> str:
+        """What the keys of what it creates begin with: heads are never taken for states."""
+        return f"{self.recovery_point}{OF_HEADS if self.takes_heads else ''}"
 
     @property
     def creates_networks(self) -> bool:
@@ -392,6 +425,11 @@ class RecoveryPlan(Model):
                 for s in self.servers
             ),
             *(f"volume {volume.label}, of no server" for volume in self.unattached),
+            *(
+                f"the newest data of volume {head.volume}, whose replica is promoted"
+                for head in self.heads
+                if self.takes_heads
+            ),
             *(str(data) for data in self.datastores),
             *(f"runbook step {step}" for step in self.steps),
             *(str(change) for change in self.dns),

@@ -19,11 +19,13 @@ from antipode.model.base import Model
 from antipode.model.capture import Consistency, QuiesceWindow
 from antipode.model.datastore import KeptPosition
 from antipode.model.source import (
+    OF_HEADS,
     AnySource,
     BackupRecord,
     BaseImage,
     Copy,
     Image,
+    ReplicatedHead,
     ReplicatedState,
     VolumeSource,
     backup_chain,
@@ -205,6 +207,25 @@ class RecoveryPoint(Model):
     def states(self) -> dict[str, ReplicatedState]:
         """Every state of replicated storage that it rests on, by the id of its snapshot."""
         return {s.snapshot_id: s for s in self.sources.values() if isinstance(s, ReplicatedState)}
+
+    @property
+    def of_storages(self) -> dict[str, dict[str, ReplicatedState]]:
+        """Storage -> volume id -> its state there, or its head."""
+        found: dict[str, dict[str, ReplicatedState]] = {}
+        for volume, source in self.sources.items():
+            if isinstance(source, ReplicatedState):
+                found.setdefault(source.storage, {})[volume] = source
+        return found
+
+    @property
+    def takes_heads(self) -> bool:
+        """Whether the newest data that has arrived is in the place of its states."""
+        return any(isinstance(source, ReplicatedHead) for source in self.sources.values())
+
+    @property
+    def keyed_by(self) -> str:
+        """What the keys of what is recovered from it begin with."""
+        return f"{self.id}{OF_HEADS if self.takes_heads else ''}"
 
     def needed_ids(self) -> set[str]:
         """The ids of all backups, images and snapshots that it rests on."""

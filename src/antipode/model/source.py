@@ -269,6 +269,20 @@ class ReplicatedState(VolumeSource):
         return 0
 
 
+OF_HEADS = "+heads"
+"""Behind the id of a recovery point in keys of what is made of its heads, not of its states."""
+
+
+class ReplicatedHead(ReplicatedState):
+    """The newest that has arrived of a replicated volume, in the place of a state. It is in no
+    recovery point: a failover makes it of one.
+    """
+
+    kind: str = "replicated-head"
+    kept_state: str
+    """the state that the recovery point has"""
+
+
 def image_copies(source: VolumeSource) -> Mapping[str, str]:
     """The images that a source consists of, site -> id; none for another kind of source."""
     return source.copies if isinstance(source, Image) else {}

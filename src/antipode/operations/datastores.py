@@ -175,7 +175,7 @@ def prepare(
     Args:
         awaits: whether it ends only when everything has been synchronised for the first time.
         tell: called with what is done or awaited, in words.
-        overwrite: sites where the data of an application may be lost that is writable there.
+        overwrite: sites where data may be lost that is writable there.
 
     Returns:
         the status of all data then.
@@ -194,7 +194,7 @@ def prepare(
     active = seen.status.state.active_site
     if not seen.source.startswith("live"):
         deployment.site(active, vnf)  # raises, with the reason
-    if vnf.datastores_of_applications:  # what is made to follow is lost
+    if vnf.datastores_of_applications or overwrite:  # what is made to follow is lost
         activity.must_be_active_at(activity.decided(deployment, name).state, active)
     Replicating(deployment, vnf, active, seen.topology, tell, overwrite).begin()
     found = status(deployment, name)

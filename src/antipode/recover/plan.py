@@ -21,7 +21,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
-from antipode.recover import application_data, quotas, server_groups
+from antipode.recover import application_data, heads, quotas, server_groups
 from antipode.recover.existing import keys_of
 from antipode.recover.findings import Findings, by_name
 from antipode.recover.port_plans import PortPlanner
@@ -114,6 +114,9 @@ class _Planner:
         )
         if self._beside is not None:
             self.warnings += application_data.of_a_drill(self._point)
+        found_heads = heads.seen(self._point, self._site) if self._beside is None else []
+        if self._point.takes_heads:
+            self.warnings += heads.warnings(found_heads, self._point)
         self._references = {f"{DATASTORE}{d.name}": d.reference for d in data}
         servers = [
             self._server(server, member, sorted(names[p] for p in before[member.server]))
@@ -149,6 +152,8 @@ class _Planner:
             networks=networks.planned,
             security_groups=networks.planned_groups,
             datastores=data,
+            heads=found_heads,
+            takes_heads=self._point.takes_heads,
         )
         if self._beside is not None:
             plan = self._beside.isolate(plan)
@@ -208,7 +213,7 @@ class _Planner:
         """See that no other server has its name, and find the one of an earlier attempt."""
         self._must_be_gone(server)
         for other in self._servers.get(server.name, []):
-            if not carries(other, resource_key(self._point.id, server.id)):
+            if not carries(other, resource_key(self._point.keyed_by, server.id)):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
@@ -330,7 +335,7 @@ class _Planner:
     def _unattached(self, volume: Volume) -> VolumePlan:
         """A volume of no server: it is known by its name, which no other may have."""
         if self._beside is None:
-            key = resource_key(self._point.id, volume.id)
+            key = resource_key(self._point.keyed_by, volume.id)
             for other in self._site.volumes.volumes():
                 if is_throw_away(other):  # of a verification, under the name of the captured one
                     continue

@@ -48,7 +48,7 @@ class PortPlanner:
         self.there = self.networks.ports_there
         """the ports on the networks of the VNF"""
         self._extensions = site.networks.extensions()
-        keys = {key_tag(resource_key(point.id, p.id)) for p in ports}
+        keys = {key_tag(resource_key(point.keyed_by, p.id)) for p in ports}
         self._ours = {p["id"] for p in self.there if neutron_key(p) in keys}
         """ids of the ports that an earlier attempt has made"""
         others = [p for p in self.there if p["id"] not in self._ours]

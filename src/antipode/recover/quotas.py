@@ -70,7 +70,7 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
     there = {key for volume in held.volumes for key in keys_of(volume)}
 
     def key(planned: VolumePlan | PortPlan) -> str:
-        return resource_key(point.id, planned.source_id)
+        return resource_key(point.keyed_by, planned.source_id)
 
     all_volumes = {v.source_id: v for s in wanted.servers for v in s.volumes}.values()
     volumes = [v for v in (*all_volumes, *wanted.unattached) if key(v) not in there]

@@ -61,7 +61,7 @@ class Recovery:
 
         It is the same at each attempt with one recovery point.
         """
-        return resource_key(self.keys or self.point.id, source_id)
+        return resource_key(self.keys or self.point.keyed_by, source_id)
 
     def slots_of(self, server: str) -> Slots:
         """The slots for the volumes of a server: those of servers that boot earlier go first."""

@@ -221,7 +221,7 @@ def remove_twins(
     """
     left = networks.remove_twins(site, plan)
     there = by_key(site.volumes.volumes(), keys_of)
-    same = [there.get(resource_key(plan.recovery_point, v.source_id), []) for v in plan.volumes]
+    same = [there.get(resource_key(plan.keyed_by, v.source_id), []) for v in plan.volumes]
     twins = {
         v["id"]
         for of_one in same
@@ -230,7 +230,7 @@ def remove_twins(
         if v["status"] in _UNUSED
     }
     for volume in plan.unattached:
-        of_one = there.get(resource_key(plan.recovery_point, volume.source_id), [])
+        of_one = there.get(resource_key(plan.keyed_by, volume.source_id), [])
         # no server tells which one is used: the one that has got all that it is to have
         if used := [v for v in of_one if v["metadata"].get(VOLUME) == v["id"]]:
             kept = min(used, key=lambda v: (v["created_at"], v["id"]))
@@ -397,7 +397,7 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
     """What runs before this one have made, and this one has used."""
 
     def key(source: str) -> str:
-        return resource_key(plan.recovery_point, source)
+        return resource_key(plan.keyed_by, source)
 
     servers = {key(s.source_id) for s in plan.servers}
     volumes = {key(v.source_id) for v in plan.volumes}

@@ -47,7 +47,7 @@ from antipode.model.runbook import Deliberate
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.recover import application_data, networks, ports, probes, rollback, servers
+from antipode.recover import application_data, heads, networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import OF_NO_SERVER, Recovery
@@ -224,7 +224,7 @@ class Failover(RunKind):
         site = run.site(_site_of(run))
         left = rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
         if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
-            left += _data_demoted(run, site)
+            left += _demoted(run, site)
             if (how := run.request.get("fence")) is not None:
                 _remove_servers_of_replaced(run, site)
                 left += failover_fence.undo_with(run, _standing(run).vaults, how)
@@ -455,6 +455,10 @@ def _confirmed(run: Run, request: FailoverRequest, vaults: Vault) -> RecoveryPoi
     )
     found.must_be_open()
     point = found.point.defined_by(request.vnf)
+    if request.plan.takes_heads:
+        point = heads.of(point)
+        run.result["heads_behind_s"] = {h.volume: h.lag_s for h in request.plan.heads}
+    run.result["consistency"] = point.consistency
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=request.to, recovery_point=point.id, rpo_s=round(rpo_s, 3))
     return point
@@ -559,32 +563,35 @@ def _remove_servers_of_replaced(run: Run, site: Site) -> None:
         rollback.remove_servers(site, other, run.timeline)
 
 
-def _data_demoted(run: Run, site: Site) -> list[str]:
-    """Demote the data that the run may have promoted, for as long as it has its claim; what stays
-    to be done. Its members are gone.
+def _demoted(run: Run, site: Site) -> list[str]:
+    """Demote the data and the replicas that the run may have promoted, for as long as it has its
+    claim; what stays to be done. Its members are gone.
     """
     plan = _plan_of(run.row)
-    if plan is None or not plan.datastores:
+    if plan is None or not (plan.datastores or plan.takes_heads):
         return []
-    names = ", ".join(data.name for data in plan.datastores)
+    promoted = [f"datastore {data.name}" for data in plan.datastores]
+    promoted += [f"replica {head.image}" for head in plan.heads if plan.takes_heads]
+    names = ", ".join(promoted)
     vaults = _standing(run).vaults
     try:
         if (found := generations.claim_of(vaults, run.vnf, run.id)) is None:
             return []  # it was released, which is done last
         claim, outcome = found
         if outcome is not None:
-            return [f"datastore {names} at {site.name} stays as it is: {run.vnf} is active there"]
+            return [f"{names} at {site.name} stays as it is: {run.vnf} is active there"]
         generations.confirm(vaults, claim)
     except Busy as error:
-        return [f"datastore {names} at {site.name} stays as it is: {error}"]
-    return application_data.demote(
-        site,
-        plan,
-        run.timeline,
-        run.go_on,
-        _promotions(run),
-        lambda: generations.confirm(vaults, claim),
+        return [f"{names} at {site.name} stays as it is: {error}"]
+
+    def may_change() -> None:
+        generations.confirm(vaults, claim)
+
+    data = application_data.demote(
+        site, plan, run.timeline, run.go_on, _promotions(run), may_change
     )
+    steps = ((step.name, step.resource, step.state) for step in run.timeline.kept())
+    return [*data, *heads.demote(site, plan, run.timeline, heads.begun(steps), may_change)]
 
 
 def _promotions(run: Run) -> set[str]:
@@ -704,6 +711,10 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
             links += (networks_made, ports_made), (ports_made, dhcp)
         links += ((dhcp, boot) for boot in boots.values())
         first.append(networks_made)
+    if recovery.plan.takes_heads:
+        promoted_heads = PromoteHeads(recovery, run, still_ours)
+        links += ((promoted_heads, made) for made in (*volumes.values(), *free))
+        tasks.append(promoted_heads)
     woven = Woven(run, recovery.plan, still_ours)
     ready: dict[str, list[task.Task]] = {n: [volumes[n], made_ports[n]] for n in names}
     if recovery.plan.datastores:
@@ -833,6 +844,20 @@ class MakeVipPorts(VnfTask):
     def execute(self) -> None:
         self.must_have_claim()
         ports.create_vip_ports(self.recovery)
+
+
+class PromoteHeads(VnfTask):
+    """Has the replicas of all volumes promoted, before any volume is made of one."""
+
+    @guarded
+    def execute(self) -> None:
+        self.must_have_claim()
+
+        def may_change() -> None:
+            self.run.timeline.flush()  # a rollback knows that the replica may become writable
+            self.must_have_claim()
+
+        heads.promote(self.recovery, may_change)
 
 
 class PromoteData(VnfTask):

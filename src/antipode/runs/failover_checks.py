@@ -48,6 +48,9 @@ class Accepted:
     """the recovery point may be one of format 1, which has no signature"""
     lost_vaults: Sequence[str] = ()
     """these vaults are lost, and no other host is failing over the VNF: they decide nothing"""
+    newest_heads: bool = False
+    """the newest data that has arrived of replicated volumes is taken, and not the point's states
+    """
 
 
 def newest_known(

@@ -17,7 +17,7 @@ from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
-from antipode.recover import plan
+from antipode.recover import heads, plan
 from antipode.recover.dns import switching
 from antipode.runs import failover, failover_checks, runbook
 from antipode.runs.failover_checks import Accepted
@@ -107,6 +107,8 @@ def prepare(
     _must_be_backup_site(definition, to)
     site = deployment.site(to, definition)
     defined = found.defined_by(definition)
+    if accepted.newest_heads:
+        defined = heads.of(defined)
     if not accepted.store_unchecked:
         warnings += failover_checks.store_warnings(deployment, defined, state)
     made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)

@@ -7,11 +7,12 @@ Safe to repeat; what is replicated already is not touched.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from antipode.datastores import Driver, of_volumes, opened, storages_of
+from antipode.datastores import Driver, Storage, of_volumes, opened, storages_of
 from antipode.datastores.application import Application, Data, of_application
+from antipode.datastores.promotable import of_promotable
 from antipode.datastores.switched import SwitchedStorage
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, ResourceFailed, Stopped
@@ -35,7 +36,7 @@ class Replicating:
     tell: Callable[[str], None]
     """called with what is done, in words"""
     overwrite: Collection[str] = ()
-    """sites where the data of an application may be lost that is writable there"""
+    """sites where data may be lost that is writable there"""
     go_on: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
@@ -123,8 +124,37 @@ class Replicating:
             self.tell(f"{here.label}: volume {volume.name or volume.id} is made to stand by itself")
             here.separate(here.image_of(volume))
             volumes.append(here.image_of(volume))
+        self._give_up_others(defined, here, volumes)
         enabled = here.replicate(volumes)
         self.tell(f"{here.label}: {len(enabled)} of {len(volumes)} volumes are replicated newly")
+
+    def _give_up_others(self, defined: Datastore, here: Storage, images: Sequence[str]) -> None:
+        """Have images filled again from here that are originals at another site as well.
+
+        Raises:
+            ResourceFailed: there are such, and it was not said that they may be lost; or what is
+                here is no original.
+        """
+        for copy in map(of_volumes, self._copies(defined)):
+            split = [i for i, r in copy.replicas(images).items() if r.is_original]
+            if not split:
+                continue
+            if copy.site not in self.overwrite:
+                raise ResourceFailed(
+                    f"{copy.label}: {', '.join(split)} is an original there, too: what was written"
+                    f" there would be lost. If it may be: antipode datastore prepare {self.vnf.vnf}"
+                    f" --overwrite {copy.site}"
+                )
+            ours = here.replicas(split)
+            if follows := [i for i in split if ours[i].health is not Health.WRITABLE]:
+                raise ResourceFailed(
+                    f"{here.label}: {', '.join(follows)} is no original at {self.active}, where the"
+                    f" VNF is active ({ours[follows[0]].detail}): nothing is made to follow it"
+                )
+            for image in split:
+                self.go_on()
+                self.tell(f"{copy.label}: {image} is filled again from {self.active}")
+                of_promotable(copy).follow(image)
 
     def _follow(self, data: Data, origin: Application, copy: Application) -> None:
         """Have the data at one site follow that of another, unless it does.

@@ -35,9 +35,9 @@ MIRRORS = "mirrors.json"
 """In the directory of a site: its images that are mirrored, and the parents of its clones."""
 CONDITIONS = "mirroring.json"
 """In the directory of a site: what goes wrong with what arrives there, `{"link": "cut"}`,
-`{"daemon": "down"}` or `{"first-sync": true}`.
+`{"daemon": "down"}`, `{"first-sync": true}` or `{"stuck": IMAGE}`: that one cannot be promoted.
 """
-NO_SUCH, EXISTS, INVALID, BUSY = 2, 17, 22, 39
+NO_SUCH, IN_USE, EXISTS, INVALID, READ_ONLY, BUSY = 2, 16, 17, 22, 30, 39
 Json = dict[str, Any]
 
 
@@ -55,7 +55,8 @@ class Pool:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.conditions = _read(directory / CONDITIONS)
-        self.known = {"mirrored": {}, "parents": {}, **_read(directory / MIRRORS)}
+        empty: Json = {"mirrored": {}, "parents": {}, "unprotected": []}
+        self.known = {**empty, **_read(directory / MIRRORS)}
 
     def keep(self) -> None:
         """Write what is known of the images."""
@@ -157,7 +158,11 @@ def _receive(here: Pool, other: Pool) -> None:
             here.known["mirrored"][image] = {"primary": False, "global_id": mirror["global_id"]}
         own = here.known["mirrored"][image]
         if own["primary"]:
+            own["split"] = True
             continue  # there are two originals, and neither receives anything
+        if own.get("split") and not own.get("resync"):
+            continue
+        own["split"] = own["resync"] = False
         own["syncing"] = first
         blocks.copy(other.path(image), here.path(image))
         for snapshot in set(other.snapshots(image)) - set(here.snapshots(image)):
@@ -228,6 +233,91 @@ def _enable(pool: Pool, words: list[str]) -> None:
     pool.known["mirrored"].setdefault(image, {"primary": True, "global_id": str(uuid.uuid4())})
 
 
+def _is_original_elsewhere(pool: Pool, image: str) -> bool:
+    """Whether the other site has not demoted an image, or cannot be asked."""
+    other = Pool(_other(pool.directory))
+    mirror = other.mirrored(image)
+    return not _is_reached(pool, other) or mirror is None or bool(mirror["primary"])
+
+
+def _promote(pool: Pool, words: list[str]) -> None:
+    image = _image(words[0])
+    pool.must_have(image)
+    mirror = _must_be_mirrored(pool, image)
+    if pool.conditions.get("stuck") == image:
+        raise Refused(IN_USE, "failed to promote image")
+    if mirror["primary"]:
+        raise Refused(INVALID, "image is already primary")
+    if "--force" not in words and _is_original_elsewhere(pool, image):
+        raise Refused(
+            IN_USE,
+            "image is primary within a remote cluster or demotion is not propagated yet",
+        )
+    mirror["primary"], mirror["split"] = True, "--force" in words
+
+
+def _demote(pool: Pool, words: list[str]) -> None:
+    mirror = _must_be_mirrored(pool, _image(words[0]))
+    if not mirror["primary"]:
+        raise Refused(INVALID, "image is not primary")
+    mirror["primary"] = False
+
+
+def _resync(pool: Pool, words: list[str]) -> None:
+    mirror = _must_be_mirrored(pool, _image(words[0]))
+    if mirror["primary"]:
+        raise Refused(INVALID, "image is primary, cannot resync to itself")
+    mirror["resync"] = True
+
+
+def _must_be_mirrored(pool: Pool, image: str) -> Json:
+    if (mirror := pool.mirrored(image)) is None:
+        raise Refused(INVALID, "mirroring is not enabled for this image")
+    return mirror
+
+
+def _snap_create(pool: Pool, words: list[str]) -> None:
+    image, _, snapshot = _image(words[0]).partition("@")
+    source, mirror = pool.must_have(image), pool.mirrored(image)
+    if mirror is not None and not mirror["primary"]:
+        raise Refused(READ_ONLY, "failed to create snapshot: (30) Read-only file system")
+    path = pool.snapshot_path(image, snapshot)
+    if path.exists():
+        raise Refused(EXISTS, "failed to create snapshot: (17) File exists")
+    blocks.copy(source, path)
+    pool.known["unprotected"].append(path.name)
+
+
+def _snap_protect(pool: Pool, words: list[str]) -> None:
+    path = _snapshot(pool, words[0])
+    if path.name not in pool.known["unprotected"]:
+        raise Refused(IN_USE, "protecting snap failed: (16) Device or resource busy")
+    pool.known["unprotected"].remove(path.name)
+
+
+def _snap_unprotect(pool: Pool, words: list[str]) -> None:
+    path = _snapshot(pool, words[0])
+    if _children(pool, words):
+        raise Refused(IN_USE, "unprotecting snap failed: (16) Device or resource busy")
+    pool.known["unprotected"].append(path.name)
+
+
+def _snap_rm(pool: Pool, words: list[str]) -> None:
+    path = _snapshot(pool, words[0])
+    if path.name not in pool.known["unprotected"]:
+        raise Refused(IN_USE, "snapshot is protected from removal")
+    path.unlink()
+    pool.known["unprotected"].remove(path.name)
+
+
+def _snapshot(pool: Pool, spec: str) -> Path:
+    image, _, snapshot = _image(spec).partition("@")
+    path = pool.snapshot_path(image, snapshot)
+    if not path.exists():
+        raise Refused(NO_SUCH, "failed to open snapshot: (2) No such file or directory")
+    return path
+
+
 def _info(pool: Pool, words: list[str]) -> Json:
     image = _image(words[0])
     found: Json = {"name": image, "size": pool.must_have(image).stat().st_size}
@@ -241,7 +331,11 @@ def _info(pool: Pool, words: list[str]) -> Json:
 def _snap_ls(pool: Pool, words: list[str]) -> list[Json]:
     image = _image(words[0])
     pool.must_have(image)
-    return [{"name": name, "protected": "true"} for name in pool.snapshots(image)]
+    loose = pool.known["unprotected"]
+    return [
+        {"name": name, "protected": str(f"{image}@{name}" not in loose).lower()}
+        for name in pool.snapshots(image)
+    ]
 
 
 def _clone(pool: Pool, words: list[str]) -> None:
@@ -286,6 +380,13 @@ COMMANDS: dict[str, Callable[[Pool, list[str]], Any]] = {
     "mirror pool info": _pool_info,
     "mirror pool status": _pool_status,
     "mirror image enable": _enable,
+    "mirror image promote": _promote,
+    "mirror image demote": _demote,
+    "mirror image resync": _resync,
+    "snap create": _snap_create,
+    "snap protect": _snap_protect,
+    "snap unprotect": _snap_unprotect,
+    "snap rm": _snap_rm,
     "snap ls": _snap_ls,
     "info": _info,
     "clone": _clone,

@@ -51,6 +51,9 @@ def record(prepared: Prepared) -> dict[str, Any]:
         "moments": dict(point.moments),
         "moments_apart_s": round(point.moments_apart_s, 3),
         "rpo_s": round(point.age_s),
+        "losses_s": losses(prepared),
+        "takes_heads": plan.takes_heads,
+        "heads": [h.model_dump(mode="json") for h in plan.heads],
         "estimated_s": prepared.earlier_rto_s,
         "restored_gib": sum(v.size_gib for v in plan.volumes),
         "servers": [_planned_server(s, plan.site) for s in plan.servers],
@@ -68,6 +71,17 @@ def record(prepared: Prepared) -> dict[str, Any]:
         "already_there": plan.already_there,
         "warnings": prepared.warnings,
     }
+
+
+def losses(prepared: Prepared) -> dict[str, float | None]:
+    """What would be lost by each choice, in seconds: from the recovery point, and from the newest
+    heads as their storage last looked; None where it does not say. No heads: no such choice.
+    """
+    lost: dict[str, float | None] = {"recovery_point": round(prepared.point.age_s, 3)}
+    if heads := prepared.plan.heads:
+        known = [h.lag_s for h in heads if h.lag_s is not None]
+        lost["newest_heads"] = max(known) if len(known) == len(heads) else None
+    return lost
 
 
 def _planned_network(one: NetworkPlan | SecurityGroupPlan) -> dict[str, Any]:
@@ -93,7 +107,16 @@ def lines(prepared: Prepared) -> Iterator[str]:
         f"  from recovery point {plan.recovery_point} ({point.consistency} consistency, "
         f"taken at {point.site})"
     )
-    yield (f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)")
+    if plan.takes_heads:
+        yield (
+            "  with the newest data that has arrived of each volume, of no common moment; at most"
+            f" {span(point.age_s)} is lost (RPO)"
+        )
+    else:
+        yield f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)"
+    for head in plan.heads:
+        taken = "is taken" if plan.takes_heads else "with --newest-heads"
+        yield f"  newest of volume {head.volume}: {head.behind} behind, {head.health} ({taken})"
     if prepared.earlier_rto_s is not None:
         yield f"  the newest failover that succeeded took {span(prepared.earlier_rto_s)} (RTO)"
     for server in plan.servers:

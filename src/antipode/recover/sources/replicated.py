@@ -51,11 +51,10 @@ class FromReplicatedStates(VolumeProvider):
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         names = {v.id: v.name or v.id for v in point.topology.volumes}
-        for name, states in _by_storage(point).items():
+        for name, states in point.of_storages.items():
             try:
                 storage = storage_at(site, name)
                 whole = storage.listed_whole({s.image for s in states.values()})
-                services = site.volumes.services("cinder-volume")
             except AntipodeError as error:
                 yield str(error)
                 continue
@@ -65,9 +64,7 @@ class FromReplicatedStates(VolumeProvider):
                         f"{storage.label} does not have all of state {state.reference} of volume"
                         f" {names[volume]}; choose another recovery point, or another site"
                     )
-            up = {s["host"] for s in services if s["state"] == "up"}
-            if storage.host.partition("#")[0] not in up:
-                yield f"Cinder's back end {storage.host} is not up at {site.name}"
+        yield from back_ends_down(point, site)
 
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
@@ -85,7 +82,7 @@ class FromReplicatedStates(VolumeProvider):
     def settle(self, recovery: Recovery) -> list[str]:
         found, site = Found(recovery.site), recovery.site
         left: list[str] = []
-        for name, states in _by_storage(recovery.point).items():
+        for name, states in recovery.point.of_storages.items():
             storage = storage_at(site, name)
             with recovery.timeline.step(ReplicatedSteps.SEPARATE, storage.label) as step:
                 volumes = [str(v["id"]) for i in states for v in found.volumes(recovery.key(i))]
@@ -129,18 +126,23 @@ class FromReplicatedStates(VolumeProvider):
 PROVIDER = FromReplicatedStates()
 
 
+def back_ends_down(point: RecoveryPoint, site: Site) -> Iterator[str]:
+    """The back ends of Cinder that are to take volumes of a point over and are not up; a sentence
+    for each.
+    """
+    try:
+        services = site.volumes.services("cinder-volume")
+        up = {s["host"] for s in services if s["state"] == "up"}
+        for name in point.of_storages:
+            if (host := storage_at(site, name).host).partition("#")[0] not in up:
+                yield f"Cinder's back end {host} is not up at {site.name}"
+    except AntipodeError as error:
+        yield str(error)
+
+
 def _state(source: VolumeSource) -> ReplicatedState:
     assert isinstance(source, ReplicatedState)  # by its kind
     return source
-
-
-def _by_storage(point: RecoveryPoint) -> dict[str, dict[str, ReplicatedState]]:
-    """Storage -> volume id -> its state."""
-    found: dict[str, dict[str, ReplicatedState]] = {}
-    for volume, source in point.sources.items():
-        if isinstance(source, ReplicatedState):
-            found.setdefault(source.storage, {})[volume] = source
-    return found
 
 
 def _clones_of(run: str) -> str:
