@@ -163,6 +163,12 @@ class ResourceFailed(AntipodeError):
     code = "resource-failed"
 
 
+class NotSynchronised(ResourceFailed):
+    """A first synchronisation has not ended in time. It continues, and can be awaited again."""
+
+    code = "not-synchronised"
+
+
 class VolumeTaken(ResourceFailed):
     """A volume that the mover was about to write is another's now. Nothing more was written."""
 

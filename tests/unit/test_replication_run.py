@@ -13,6 +13,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
     AntipodeError,
+    NotSynchronised,
     PreflightFailed,
     ResourceFailed,
     SiteUnreachable,
@@ -27,6 +28,7 @@ from antipode.operations.expiry import expire
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import verify
 from antipode.operations.resume import resume
+from antipode.runs import reprotect as reprotecting
 from antipode.transfer import replication
 from antipode.vault import points
 from tests.unit import fakestorage, twosites
@@ -50,9 +52,16 @@ class Replicated:
         world.here = world.process()
         self.define()
 
-    def define(self, volumes: Any = "all", records: Any = None, **settings: Any) -> None:
+    def define(
+        self,
+        volumes: Any = "all",
+        records: Any = None,
+        synchronises_within: str = "1h",
+        **settings: Any,
+    ) -> None:
         protection = {"option": "replication", "quiesce": {"timeout": "5m"}, **settings}
-        stores = {"disks": {"storage": "mirror", "volumes": volumes}}
+        limit = {"synchronises_within": synchronises_within}
+        stores = {"disks": {"storage": "mirror", "volumes": volumes, **limit}}
         if records is not None:
             stores["records"] = records
         fields = VNF.model_dump(mode="json")
@@ -347,6 +356,32 @@ def test_preparing_twice_begins_replication_once(replicated: Replicated) -> None
         assert all(v.is_well for v in found)
     begun = [e for e in replicated.events("site-a") if e.startswith("replicate")]
     assert begun == ["replicate 3"]
+
+
+def test_a_first_synchronisation_is_awaited_for_a_limited_time_and_again(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replicated.world
+    monkeypatch.setattr(datastores, "LOOK_S", 0.001)
+    monkeypatch.setattr(reprotecting, "POLL_S", 0.001)
+    replicated.pools.health = Health.FIRST_SYNC
+    with pytest.raises(NotSynchronised):
+        datastores.prepare(world.here, "v", awaits=True, tell=lambda _: None, within_s=0.01)
+    replicated.pools.health = Health.REPLICATING
+    assert datastores.prepare(world.here, "v", awaits=True, tell=lambda _: None)
+    world.protect()
+    world.failover()
+    replicated.pools.origin = "site-b"
+    replicated.define(synchronises_within="10ms")
+    replicated.pools.health = Health.FIRST_SYNC
+    row = reprotect.request(reprotect.prepare(world.here, "v", "keep"))
+    with pytest.raises(NotSynchronised):
+        reprotect.reprotect(world.here, row, Unobserved())
+    [run] = [r for r in world.here.runs.all() if r.kind == "reprotect"]
+    assert run.state == "failed"
+    replicated.pools.health = Health.REPLICATING
+    resume(world.here, run.id, Unobserved())
+    assert world.here.runs.get(run.id).state == "succeeded"
 
 
 def test_the_status_is_known_with_the_active_site_dead(

@@ -241,6 +241,12 @@ class DatastorePrepare(_OfVnf):
             help="wait until everything has been synchronised for the first time",
         )
         parser.add_argument(
+            "--within",
+            metavar="TIME",
+            type=arguments.duration,
+            help="how long to wait, as 2h (default: synchronises_within of the VNF file, 24h)",
+        )
+        parser.add_argument(
             "--overwrite",
             metavar="SITE",
             action="append",
@@ -263,7 +269,14 @@ class DatastorePrepare(_OfVnf):
 
         given = parsed_args
         return self._shown(
-            prepare(deployment, given.vnf, awaits=given.wait, tell=tell, overwrite=given.overwrite)
+            prepare(
+                deployment,
+                given.vnf,
+                awaits=given.wait,
+                tell=tell,
+                overwrite=given.overwrite,
+                within_s=given.within,
+            )
         )
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from antipode.datastores import Driver, found_at, opened
 from antipode.errors import InvalidInput, ResourceFailed
 from antipode.model.datastore import Health, Standing, StorageAt, Verb
+
+if TYPE_CHECKING:
+    from antipode.model.vnf import Vnf
 
 USABLE = (Health.REPLICATING, Health.STOPPED, Health.WRITABLE)
 """Data in one of these states is whole: it may be of an earlier moment."""
@@ -39,6 +42,11 @@ class Application(Driver):
 
     is_marked: ClassVar[bool] = False
     """whether a copy is seen to follow only when its original has been looked at (`status`)"""
+
+    is_one_set: ClassVar[bool] = False
+    """whether a storage is one set of data, and not one for each datastore that is asked for"""
+    most_copies: ClassVar[int | None] = None
+    """how many other sites can follow an original; None: any number"""
 
     @property
     @abstractmethod
@@ -188,6 +196,24 @@ class Application(Driver):
                 what is looked at without that is not looked at again.
         """
         return iter(())
+
+
+def taken_twice(vnf: Vnf, storages: Mapping[str, StorageAt], site: str) -> Iterator[str]:
+    """The datastores of a VNF that are the same data, as their storage is one set: what is done
+    with the one is done with the other. A sentence for each storage.
+
+    Raises:
+        InvalidInput: as `application_at`.
+    """
+    named: dict[str, list[str]] = {}
+    for name, datastore in vnf.datastores_of_applications.items():
+        named.setdefault(datastore.storage, []).append(name)
+    for storage, names in named.items():
+        if len(names) > 1 and application_at(storages, site, storage).is_one_set:
+            yield (
+                f"datastores {' and '.join(names)} of {vnf.vnf} are the same data, as storage"
+                f" {storage} is one set of it: keep one of them, or give each a storage of its own"
+            )
 
 
 def application_at(storages: Mapping[str, StorageAt], site: str, name: str) -> Application:

@@ -85,6 +85,8 @@ class Settings(Model):
 class BySwift(Application):
     settings = Settings
     is_marked = True
+    is_one_set = True
+    most_copies = 1
 
     def __init__(self, name: str, site: str, settings: Model) -> None:
         super().__init__(name, site, settings)

@@ -309,6 +309,9 @@ class Datastore(Model):
     backup site, in seconds
     """
 
+    synchronises_within: Annotated[Seconds, Field(gt=0, le=30 * 86400)] = 86400.0
+    """how long a first synchronisation is awaited, in seconds"""
+
     @model_validator(mode="after")
     def has_what_its_kind_has(self) -> Self:
         stray = "volumes" if self.kind == "application" else "arrives_within"

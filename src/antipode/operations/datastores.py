@@ -168,6 +168,7 @@ def prepare(
     awaits: bool,
     tell: Callable[[str], None],
     overwrite: Collection[str] = (),
+    within_s: float | None = None,
 ) -> list[CopyStatus]:
     """Have all data of a VNF replicated from its active site. Safe to repeat; what is replicated
     already is not touched.
@@ -176,6 +177,7 @@ def prepare(
         awaits: whether it ends only when everything has been synchronised for the first time.
         tell: called with what is done or awaited, in words.
         overwrite: sites where data may be lost that is writable there.
+        within_s: how long it waits, in seconds; by default as the VNF file says.
 
     Returns:
         the status of all data then.
@@ -186,6 +188,7 @@ def prepare(
         SiteUnreachable: the active site does not answer.
         VaultError: too few vaults answer to be sure where it is active.
         ResourceFailed: something cannot be replicated, or its replica is broken.
+        NotSynchronised: a first synchronisation has not ended in time; it continues.
     """
     vnf = deployment.vnfs.get(name)
     if not vnf.datastores:
@@ -201,6 +204,9 @@ def prepare(
     still = Still()
     while awaits and (waiting := [v for v in found if not v.is_well]):
         _refuse_broken(waiting, still)
+        for copy in waiting:
+            limit_s = within_s or vnf.datastores[copy.datastore].synchronises_within
+            still.must_end(copy.words, limit_s)
         tell("; ".join(v.words for v in waiting))
         time.sleep(LOOK_S)
         found = status(deployment, name)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from antipode.datastores.application import Application, Data, application_at
+from antipode.datastores.application import Application, Data, application_at, taken_twice
 from antipode.datastores.arrival import Arrival
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.datastore import Health, KeptPosition, Standing, Verb
@@ -36,6 +36,10 @@ def problems(protecting: Protecting) -> Iterator[str]:
     backup site whose data is silent is none, as long as another one answers.
     """
     p = protecting
+    try:
+        yield from taken_twice(p.vnf, p.storages_at(p.site.name), p.site.name)
+    except AntipodeError:
+        LOG.debug("a storage cannot be opened, which is said below")
     # the original first: some drivers show by it whether a copy follows
     sites = sorted(p.vnf.sites, key=lambda site: site != p.site.name)
     for name, datastore in p.vnf.datastores_of_applications.items():

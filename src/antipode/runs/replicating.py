@@ -11,11 +11,22 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from antipode.datastores import Driver, Storage, of_volumes, opened, storages_of
-from antipode.datastores.application import Application, Data, of_application
+from antipode.datastores.application import (
+    Application,
+    Data,
+    of_application,
+    taken_twice,
+)
 from antipode.datastores.promotable import of_promotable
 from antipode.datastores.switched import SwitchedStorage
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, InvalidInput, ResourceFailed, Stopped
+from antipode.errors import (
+    AntipodeError,
+    InvalidInput,
+    NotSynchronised,
+    ResourceFailed,
+    Stopped,
+)
 from antipode.model.datastore import Following, Health, Verb
 from antipode.model.topology import Topology, Volume
 from antipode.model.vnf import Datastore, Vnf
@@ -47,6 +58,8 @@ class Replicating:
             ResourceFailed: something cannot be replicated, or must not be overwritten.
             SiteUnreachable: a storage does not answer.
         """
+        for twice in taken_twice(self.vnf, self.deployment.storages_at(self.active), self.active):
+            raise InvalidInput(twice)
         for store in self.vnf.datastores:
             self.begin_with(store)
 
@@ -57,8 +70,25 @@ class Replicating:
             return
         defined = self.vnf.datastores_of_applications[name]
         origin = of_application(driver(self.deployment, defined.storage, self.active))
-        for copy in self._copies(defined):
-            self._follow(self._data(name), origin, of_application(copy))
+        copies = list(self._copies(defined))
+        if origin.most_copies is not None and len(copies) > origin.most_copies:
+            sites = ", ".join(copy.site for copy in copies)
+            raise InvalidInput(
+                f"{origin.label} is replicated to {origin.most_copies} other site, and"
+                f" antipode.yaml has it at {sites}: leave the others out"
+            )
+        failed: list[AntipodeError] = []
+        for copy in copies:  # one that is silent keeps no other from following
+            try:
+                self._follow(self._data(name), origin, of_application(copy))
+            except Stopped:
+                raise
+            except AntipodeError as error:
+                failed.append(error)
+        if len(failed) > 1:
+            raise ResourceFailed("; ".join(map(str, failed)))
+        for error in failed:
+            raise error
 
     def waited_for(self, apart_from: Collection[str]) -> Iterator[tuple[str, Following]]:
         """What does not follow yet, in words, and how it is. What cannot be asked is left out.
@@ -193,10 +223,27 @@ class Replicating:
 
 
 class Still:
-    """What has not changed while it is waited for."""
+    """What has not changed while it is waited for, and how long that has been."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._since: dict[str, tuple[Health, float]] = {}
+
+    def must_end(self, what: str, within_s: float) -> None:
+        """See that a first synchronisation may still be waited for.
+
+        Args:
+            what: is waited for, in words.
+            within_s: seconds that it may take, from the making of this on.
+
+        Raises:
+            NotSynchronised: it may not.
+        """
+        if time.monotonic() - self._began > within_s:
+            raise NotSynchronised(
+                f"{what}: its first synchronisation has not ended within {within_s:g} s. It"
+                " continues; to await it again, repeat the command, or resume the run"
+            )
 
     def does_not_begin(self, what: str, health: Health) -> bool:
         """Whether a copy is stopped or absent for so long that it does not begin to follow."""

@@ -204,6 +204,7 @@ def _have_data_replicated(run: Run, request: ReprotectRequest) -> None:
 
     Raises:
         Stopped: the run must stop.
+        NotSynchronised: a first synchronisation has not ended in time.
     """
     vnf, active = run.deployment.vnfs.get(run.vnf), request.state.active_site
     if not vnf.datastores:
@@ -223,12 +224,14 @@ def _have_data_replicated(run: Run, request: ReprotectRequest) -> None:
             except AntipodeError as error:
                 left[name] = f"datastore {name} is not replicated to {request.site}: {error}"
         still = Still()
+        limit_s = max(d.synchronises_within for d in vnf.datastores.values())
         while waiting := [
             what
             for what, found in data.waited_for(set(left))
             if found.health not in _NEVER and not still.does_not_begin(what, found.health)
         ]:
             step.waits_for(", ".join(waiting))
+            still.must_end(", ".join(waiting), limit_s)
             run.go_on()
             time.sleep(POLL_S)
         step.result(left=list(left.values()))
