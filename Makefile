@@ -13,7 +13,7 @@ STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 
 .PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
-	test-contract-lab-core test-contract-lab-rest test-sandbox distributed-servers \
+	test-contract-lab-core test-contract-lab-rest test-sandbox test-console distributed-servers \
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
 	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format test-tempest clean
 
@@ -51,6 +51,10 @@ test-contract-lab-rest: lab  ## and all the others
 
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
 	$(BIN)/pytest tests/sandbox -q -n 6 --timeout 1200
+
+test-console: $(READY)    ## the web console in Debian's Chromium; pictures in build/console/
+	$(BIN)/python -m tests.console.packages
+	$(BIN)/pytest tests/console -q --timeout 1200
 
 distributed-servers: $(READY)  ## etcd, PostgreSQL, MariaDB and Redis, from Debian, as root
 	$(BIN)/python -m tests.distributed.packages

@@ -70,6 +70,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "tests/unit/lab/": _UNIT,
     "tests/distributed/": {Lane.CHECKS, Lane.DISTRIBUTED},
     "tests/sandbox/": {Lane.CHECKS, Lane.EMBEDDED},
+    "tests/console/": {Lane.CHECKS, Lane.EMBEDDED},
     "tests/contract/": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
     "tests/lab/": {Lane.CHECKS, Lane.LAB},
 }

@@ -81,6 +81,7 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
         ),
         Step("contract", "the contract of embedded sites", ["make", "test-contract"], EMBEDDED),
         Step("sandbox", "tests on embedded sites", ["make", "test-sandbox"], EMBEDDED),
+        Step("console", "the console in a browser", ["make", "test-console"], EMBEDDED),
         Step(
             "lab-tests",
             "tests on the two sites",

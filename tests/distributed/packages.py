@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lab import debian
@@ -32,7 +32,7 @@ PACKAGES = {
 }
 
 
-def program(name: str) -> str:
+def program(name: str, packages: Mapping[str, str] = PACKAGES) -> str:
     """The path of a server's program; Debian keeps PostgreSQL's out of the way."""
     places = [
         *os.environ["PATH"].split(":"),
@@ -41,14 +41,14 @@ def program(name: str) -> str:
     ]
     if (found := shutil.which(name, path=":".join(places))) is None:
         raise FileNotFoundError(
-            f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}"
+            f"{name} is not installed: apt-get install {packages.get(name, name)}"
         )
     return found
 
 
-def main() -> int:
-    """Install what is missing; the exit code."""
-    if not (missing := sorted(set(_missing()))):
+def install(packages: Mapping[str, str]) -> int:
+    """Install what is missing of these programs, each with its package; the exit code."""
+    if not (missing := sorted(set(_missing(packages)))):
         return 0
     if os.geteuid() != 0:
         print(
@@ -61,13 +61,13 @@ def main() -> int:
     return 0
 
 
-def _missing() -> Iterator[str]:
-    for name, package in PACKAGES.items():
+def _missing(packages: Mapping[str, str]) -> Iterator[str]:
+    for name, package in packages.items():
         try:
-            program(name)
+            program(name, packages)
         except FileNotFoundError:
             yield package
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(install(PACKAGES))

@@ -274,8 +274,11 @@ class Keystones:
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def validate(self, token: str) -> Caller:
+    def validate(self, token: str, site: str | None = None) -> Caller:
         """The user of a token.
+
+        Args:
+            site: the only one that is asked; by default all of them.
 
         Raises:
             NotAuthenticated: no site accepts it.
@@ -288,7 +291,8 @@ class Keystones:
             caller, until = self._known.get(key, (None, 0.0))
         if caller is not None and time.time() < until:
             return caller
-        found = self._first(self._keystones, lambda keystone: keystone.validate(token))
+        asked = [k for k in self._keystones if site in (None, k.site)]
+        found = self._first(asked, lambda keystone: keystone.validate(token))
         return self._kept(key, found.caller)
 
     def log_in(self, given: Password | ApplicationCredential, site: str | None = None) -> LoggedIn:
@@ -308,6 +312,10 @@ class Keystones:
     def sites(self) -> list[str]:
         """The sites at which a user may log in, those that were silent a short while ago last."""
         return [k.site for k in sorted(self._keystones, key=lambda k: k.is_silent)]
+
+    def silent(self) -> set[str]:
+        """The sites that gave no answer a short while ago."""
+        return {k.site for k in self._keystones if k.is_silent}
 
     def forget(self, token: str) -> None:
         """Ask Keystone again at the next request with this token."""

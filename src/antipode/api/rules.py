@@ -58,7 +58,8 @@ class Rule(NamedTuple):
     name: str
     check: str
     about: str
-    operations: tuple[tuple[str, str], ...]
+    operations: tuple[str, ...]
+    """each a method and a path; none: it is asked beside another rule"""
 
 
 def _of(persona: str) -> str:
@@ -69,9 +70,170 @@ def _staff(persona: str) -> str:
     return f"rule:{persona} and {STAFF}"
 
 
+def _kind(kind: str, persona: str) -> Rule:
+    return Rule(f"run:{kind}", _of(persona), f"Begin, abort and resume a run: {kind}.", ())
+
+
 RULES: list[Rule] = [
-    Rule("site:list", "rule:observer", "List the sites.", (("GET", "/v1/sites"),)),
+    Rule("site:list", _of("observer"), "List the sites.", ("GET /v1/sites",)),
+    Rule(
+        "vnf:list",
+        _of("observer"),
+        "List the VNFs of the project.",
+        ("GET /v1/vnfs", "GET /v1/readiness"),
+    ),
+    Rule(
+        "vnf:get",
+        _of("observer"),
+        "Look at a VNF: its state, protections, readiness, forecast and history.",
+        (
+            "GET /v1/vnfs/{vnf}",
+            "GET /v1/vnfs/{vnf}/protections",
+            "GET /v1/vnfs/{vnf}/readiness",
+            "GET /v1/vnfs/{vnf}/forecast",
+            "GET /v1/vnfs/{vnf}/history",
+        ),
+    ),
+    Rule(
+        "vnf:definition",
+        _staff("admin"),
+        "Look at the whole definition of a VNF, with its commands.",
+        ("GET /v1/vnfs/{vnf}/definition",),
+    ),
+    Rule(
+        "vnf:put",
+        _staff("admin"),
+        "Add a VNF, or change its definition.",
+        ("PUT /v1/vnfs/{vnf}/definition",),
+    ),
+    Rule("vnf:delete", _staff("admin"), "Remove a VNF.", ("DELETE /v1/vnfs/{vnf}",)),
+    Rule(
+        "vnf:choose",
+        _of("member"),
+        "Choose the policy by which a VNF is protected.",
+        ("PUT /v1/vnfs/{vnf}/policy",),
+    ),
+    Rule(
+        "protection:pause",
+        _of("member"),
+        "Pause and resume the schedule of a protection.",
+        ("PUT /v1/vnfs/{vnf}/protections/{option}/schedule",),
+    ),
+    Rule(
+        "point:get",
+        _of("observer"),
+        "Look at the recovery points of a VNF.",
+        ("GET /v1/vnfs/{vnf}/recovery_points", "GET /v1/vnfs/{vnf}/recovery_points/{point}"),
+    ),
+    Rule(
+        "run:list",
+        _of("observer"),
+        "List the runs of the project.",
+        ("GET /v1/runs", "GET /v1/vnfs/{vnf}/runs"),
+    ),
+    Rule(
+        "run:get",
+        _of("observer"),
+        "Look at a run, its steps, parts, questions and approvals.",
+        (
+            "GET /v1/runs/{run}",
+            "GET /v1/runs/{run}/steps",
+            "GET /v1/runs/{run}/parts",
+            "GET /v1/runs/{run}/questions",
+            "GET /v1/runs/{run}/approvals",
+        ),
+    ),
+    Rule(
+        "run:report",
+        _of("observer"),
+        "Have the report of a run.",
+        ("GET /v1/runs/{run}/report",),
+    ),
+    Rule(
+        "run:create",
+        f"(rule:member or rule:operator) and {COVERED}",
+        "Begin a run of a VNF; the rule of its kind is asked too.",
+        ("POST /v1/vnfs/{vnf}/runs", "POST /v1/vnfs/{vnf}/previews"),
+    ),
+    *(_kind(kind, "member") for kind in ("protect", "precheck", "drill", "verify")),
+    _kind("drill-cleanup", "member"),
+    *(_kind(kind, "operator") for kind in ("failover", "migrate", "failback", "fence")),
+    *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit")),
+    Rule(
+        "run:answer",
+        _of("operator"),
+        "Answer a question of a run.",
+        ("POST /v1/runs/{run}/answers",),
+    ),
+    Rule(
+        "run:abort",
+        f"(rule:member or rule:operator) and {COVERED}",
+        "Abort a run; the rule of its kind is asked too.",
+        ("POST /v1/runs/{run}/abort",),
+    ),
+    Rule(
+        "run:resume",
+        f"(rule:member or rule:operator) and {COVERED}",
+        "Resume a run; the rule of its kind is asked too.",
+        ("POST /v1/runs/{run}/resume",),
+    ),
+    Rule(
+        "run:approve",
+        _of("approver"),
+        "Approve a run of somebody else.",
+        ("POST /v1/runs/{run}/approvals",),
+    ),
+    Rule(
+        "run:reject",
+        f"(rule:approver or rule:operator) and {COVERED}",
+        "Reject a run that awaits approval.",
+        ("POST /v1/runs/{run}/rejections",),
+    ),
+    Rule(
+        "run:other",
+        _staff("operator"),
+        "Abort or resume a run of a kind without a rule of its own, such as an expiry.",
+        (),
+    ),
+    Rule(
+        "policy:list",
+        _of("observer"),
+        "List the policies that the project may choose.",
+        ("GET /v1/policies", "GET /v1/policies/{policy}"),
+    ),
+    Rule(
+        "policy:put",
+        _staff("admin"),
+        "Make, change and remove policies.",
+        ("PUT /v1/policies/{policy}", "DELETE /v1/policies/{policy}"),
+    ),
+    Rule(
+        "quota:get",
+        _of("observer"),
+        "Look at the quota of the project.",
+        ("GET /v1/quota",),
+    ),
+    Rule(
+        "plan:get",
+        _staff("observer"),
+        "Look at the plans over many VNFs.",
+        ("GET /v1/plans", "GET /v1/plans/{plan}"),
+    ),
+    Rule(
+        "plan:run",
+        _staff("operator"),
+        "Carry a plan out.",
+        ("POST /v1/plans/{plan}/runs", "POST /v1/plans/{plan}/previews"),
+    ),
+    Rule("audit:list", _staff("admin"), "Read the audit trail.", ("GET /v1/audit",)),
 ]
+KINDS = frozenset(rule.name.removeprefix("run:") for rule in RULES if not rule.operations)
+"""The kinds of runs that have a rule of their own."""
+
+
+def rule_of_kind(kind: str) -> str:
+    """The rule that is asked before a run of a kind is begun, aborted or resumed."""
+    return f"run:{kind}" if kind in KINDS else "run:other"
 
 
 def defaults() -> list[policy.RuleDefault]:
@@ -88,12 +250,16 @@ def defaults() -> list[policy.RuleDefault]:
         for persona in PERSONAS
     ]
     for rule in RULES:
+        asked = rule.operations or ("POST /v1/vnfs/{vnf}/runs",)
         found.append(
             policy.DocumentedRuleDefault(
                 f"{SERVICE}:{rule.name}",
                 rule.check,
                 rule.about,
-                [{"method": method, "path": path} for method, path in rule.operations],
+                [
+                    {"method": method, "path": path}
+                    for method, path in (operation.split() for operation in asked)
+                ],
                 scope_types=["project"],
             )
         )

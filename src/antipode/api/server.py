@@ -9,10 +9,12 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from antipode.api.app import application
 from antipode.api.gate import Installation
@@ -28,9 +30,19 @@ AT_ONCE = 500
 """Connections; more are refused with 503."""
 
 
+class Beside(NamedTuple):
+    """An application beside the API."""
+
+    path: str
+    made: Callable[[Installation], ASGIApp]
+
+
 @contextmanager
-def served(deployment: Deployment) -> Iterator[str | None]:
+def served(deployment: Deployment, beside: Beside | None = None) -> Iterator[str | None]:
     """Answer to the API while the block runs, if the configuration says where: the URL.
+
+    Args:
+        beside: what answers at the same port, below a path of its own.
 
     Raises:
         InvalidInput: the policy file is wrong.
@@ -42,7 +54,7 @@ def served(deployment: Deployment) -> Iterator[str | None]:
         return
     installation = Installation(deployment, settings)
     try:
-        with serving(installation) as url:
+        with serving(installation, beside) as url:
             LOG.info("the API is at %s", url)
             yield url
     finally:
@@ -50,14 +62,17 @@ def served(deployment: Deployment) -> Iterator[str | None]:
 
 
 @contextmanager
-def serving(installation: Installation) -> Iterator[str]:
+def serving(installation: Installation, beside: Beside | None = None) -> Iterator[str]:
     """Answer to the API of an installation while the block runs: the URL.
+
+    Args:
+        beside: as for `served`.
 
     Raises:
         AntipodeError: the address or the certificate cannot be used.
     """
     settings = installation.settings
-    server = _Server(_config(settings, installation))
+    server = _Server(_config(settings, _answering(installation, beside)))
     listening = _listening(settings)
     thread = threading.Thread(target=server.run, args=([listening],), name="api", daemon=True)
     thread.start()
@@ -100,9 +115,24 @@ class _Server(uvicorn.Server):
                 raise AntipodeError("the server of the API did not start; see the log")
 
 
-def _config(settings: ApiConfig, installation: Installation) -> uvicorn.Config:
+def _answering(installation: Installation, beside: Beside | None) -> ASGIApp:
+    """The API, and what answers beside it."""
+    api = application(installation)
+    if beside is None:
+        return api
+    path, other = beside.path, beside.made(installation)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = str(scope.get("path", ""))
+        is_others = asked == path or asked.startswith(f"{path}/")
+        await (other if is_others else api)(scope, receive, send)
+
+    return answer
+
+
+def _config(settings: ApiConfig, app: ASGIApp) -> uvicorn.Config:
     config = uvicorn.Config(
-        application(installation),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

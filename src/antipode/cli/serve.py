@@ -79,11 +79,12 @@ def _api(deployment: Deployment) -> AbstractContextManager[object]:
         return nullcontext()
     try:
         from antipode.api.server import served
+        from antipode.console.app import beside
     except ImportError as error:
         raise InvalidInput(
             f"the API needs what is not installed ({error}); pip install 'antipode[api]'"
         ) from error
-    return served(deployment)
+    return served(deployment, beside(deployment.config.api))
 
 
 class ServiceStatus(ShowCommand):

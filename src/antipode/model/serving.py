@@ -48,6 +48,15 @@ class IdentityConfig(Model):
     """for how long a token that was validated is taken for valid (seconds)"""
 
 
+class ConsoleConfig(Model):
+    """The web console, which the service of the API answers with, too."""
+
+    idle: Annotated[Seconds, Field(ge=60, le=86400)] = 1800.0
+    """a login that a person has not used for so long is over (seconds)"""
+    longest: Annotated[Seconds, Field(ge=60, le=7 * 86400)] = 8 * 3600.0
+    """every login is over after that, and never later than its token (seconds)"""
+
+
 class ApiConfig(Model):
     """Where the service answers to the REST API."""
 
@@ -61,6 +70,8 @@ class ApiConfig(Model):
     identity: IdentityConfig = IdentityConfig()
     projects: dict[Name, ProjectConfig] = Field(default_factory=dict)
     """a token of another project sees nothing"""
+    console: ConsoleConfig | None = ConsoleConfig()
+    """null: there is none"""
     policy_file: Path | None = None
     """rules in place of the built-in ones, as oslo.policy has them"""
     requests_per_minute: Annotated[Whole, Field(ge=1)] = 1200

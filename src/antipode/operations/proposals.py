@@ -121,7 +121,7 @@ def _drill(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
 def _drill_cleanup(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
     site, rows = drill.uncleaned(deployment, vnf, wish.to)
     ids = [row.id for row in rows]
-    found = drill.left_by(deployment, site, ids)
+    found = drill.left_by(deployment, vnf, site, ids)
     lines = [f"What drills of {vnf} have left at {site} is removed", *(f"  {w}" for w in found)]
     return Proposal(
         "drill-cleanup", vnf, site, lines, lambda: drill.cleanup_request(vnf, site, ids)
