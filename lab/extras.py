@@ -11,7 +11,10 @@ from lab.site import Site
 REPLICATION = "replication"
 """Volumes mirrored between the sites, containers synchronized, and tenant networks linked."""
 
-EXTRAS = (REPLICATION,)
+KEY_MANAGER = "key-manager"
+"""Barbican, in which Cinder and Nova keep the keys of encrypted volumes."""
+
+EXTRAS = (REPLICATION, KEY_MANAGER)
 
 
 def add(site: Site, extra: str) -> None:

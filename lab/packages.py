@@ -35,6 +35,9 @@ for building the guest image.
 FOR_EXTRAS = {extras.REPLICATION: "rbd-mirror open-iscsi"}
 """Nova attaches a volume that Cinder has taken over only where iscsiadm is, whatever its driver."""
 
+PYTHON_FOR_EXTRAS = {extras.KEY_MANAGER: "barbican==23.0.0"}
+"""All that it needs is in the lock file: only it is missing there."""
+
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
 QUIESCE_ADD_ON = PROJECT / "nova_quiesce"
@@ -54,6 +57,8 @@ def install(progress: Progress, wanted: Collection[str] = ()) -> bool:
         progress.say(f"installing OpenStack into {VENV} (log: {LOG})")
         _build_venv()
         _mark("lock", _digest([LOCK]))
+    for extra in wanted:
+        _install_for(extra, progress)
     sources = _sources(QUIESCE_ADD_ON)
     if _is_marked("nova-quiesce", _digest(sources)):
         return False
@@ -72,7 +77,7 @@ def openstack_is_current() -> bool:
 
 
 def _missing(wanted: Collection[str]) -> list[str]:
-    packages = " ".join([DEBIAN, *(FOR_EXTRAS[extra] for extra in wanted)]).split()
+    packages = " ".join([DEBIAN, *(FOR_EXTRAS.get(extra, "") for extra in wanted)]).split()
     known = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages],
         capture_output=True,
@@ -88,6 +93,17 @@ def _build_venv() -> None:
     # Debian's own Python, and with its packages: the bindings of libvirt and Ceph come from Debian
     logged(["/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(VENV)])
     _pip("install", "--ignore-installed", "-r", str(LOCK))
+
+
+def _install_for(extra: str, progress: Progress) -> None:
+    if (distribution := PYTHON_FOR_EXTRAS.get(extra)) is None:
+        return
+    wanted = f"{distribution} {_digest([LOCK])}"  # a new lock begins with a new environment
+    if _is_marked(extra, wanted):
+        return
+    progress.say(f"installing {distribution} into {VENV} (log: {LOG})")
+    _pip("install", "-c", str(LOCK), distribution)
+    _mark(extra, wanted)
 
 
 def _install_add_on() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lab import extras
 from lab.service import Service
 from lab.services import (
+    barbican,
     cinder,
     glance,
     keystone,
@@ -49,6 +50,7 @@ def services_of(site: Site) -> Sequence[Service]:
         *cinder.SERVICES,
         *swift.SERVICES,
         *tenant.SERVICES,
+        *(barbican.SERVICES if extras.has(site, extras.KEY_MANAGER) else ()),
         *(_REPLICATION if extras.has(site, extras.REPLICATION) else ()),
     ]
 

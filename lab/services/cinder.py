@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import inside
 from lab.service import NotReady, Program, Service
-from lab.services import ceph, glance, identity, rpc, wsgi
+from lab.services import barbican, ceph, glance, identity, rpc, wsgi
 from lab.services.openstack_conf import (
     KEYSTONE_PORT,
     PASSWORD,
@@ -70,10 +70,7 @@ def configure(site: Site) -> None:
             "backup_use_same_host": True,
             **_backup_options(),
         },
-        "key_manager": {
-            "backend": "cinder.keymgr.conf_key_mgr.ConfKeyManager",
-            "fixed_key": "0" * 64,
-        },
+        **barbican.key_manager(site, "cinder"),
         "database": database("cinder"),
         "nova": {"interface": "public", **credentials(site, "cinder")},
         BACKEND: {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import extras, inside
 from lab.service import NotReady, Program, Service
-from lab.services import ceph, identity, mariadb, ovs, rpc, wsgi
+from lab.services import barbican, ceph, identity, mariadb, ovs, rpc, wsgi
 from lab.services.openstack_conf import (
     Section,
     credentials,
@@ -110,10 +110,7 @@ def _options(site: Site) -> dict[str, Section]:
             **credentials(site, "nova"),
         },
         "placement": {"valid_interfaces": "public", **credentials(site, "nova")},
-        "key_manager": {
-            "backend": "nova.keymgr.conf_key_mgr.ConfKeyManager",
-            "fixed_key": "0" * 64,
-        },
+        **barbican.key_manager(site, "nova"),
         "libvirt": {
             "virt_type": "qemu",
             "cpu_mode": "none",

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.sandbox import blocks
+from antipode.sandbox.barbican import Barbican
 from antipode.sandbox.cinder.backups import Backups
 from antipode.sandbox.cinder.storage import Storage
 from antipode.sandbox.cinder.types import Types
@@ -68,10 +69,10 @@ class Bench:
         database = Database(folder / "db")
         self.storage = Storage("site", database, folder, conditions, Work(), SIZE)
         self.store = FakeStore()
-        volumes = Volumes(
-            self.storage, Types(self.storage), Glance(database, folder / "images", conditions)
-        )
-        self.backups = Backups(self.storage, volumes, self.store)  # type: ignore[arg-type]
+        keys = Barbican(database, conditions)
+        images = Glance(database, folder / "images", conditions)
+        volumes = Volumes(self.storage, Types(self.storage), images, keys)
+        self.backups = Backups(self.storage, volumes, self.store, keys)  # type: ignore[arg-type]
         self.volume = self.new_volume("v")
         blocks.create(self.storage.path("v"), SIZE)
 

@@ -126,6 +126,8 @@ class FakeCloud:
         """server id -> MAC addresses as its hypervisor has them"""
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
         self.types: list[Json] = [{"id": "type-1", "name": "fast"}]
+        self.encrypted_types: dict[str, Json] = {}
+        """type id -> how its volumes are encrypted"""
         self.zones = ["nova"]
         self.volume_zones: list[str] | None = None
         """of Cinder, where they are not those of Nova"""
@@ -668,6 +670,8 @@ class FakeCloud:
                 return {"backups": list(self.backups.values())}
             case "GET", ["types"]:
                 return {"volume_types": self.types}
+            case "GET", ["types", kind, "encryption"]:
+                return dict(self.encrypted_types.get(kind, {}))
             case "GET", ["os-availability-zone"]:
                 return {
                     "availabilityZoneInfo": [

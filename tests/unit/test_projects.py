@@ -15,11 +15,14 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, PreflightFailed
 from antipode.freezes import reaper
+from antipode.model.marks import is_member, marks, member_mark
 from antipode.operations import fence, vnfs
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.protect.quiesced_snapshot import window
 from antipode.topology import answering
+from antipode.topology.discovery import find_members
+from antipode.vault import points
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_kill_matrix import VNF, backup_site, primary
 
@@ -180,3 +183,59 @@ def test_each_connection_to_a_site_says_of_which_vnf() -> None:
         and len(call.args) + len(call.keywords) < 2
     ]
     assert silent == []
+
+
+def named(world: World, name: str, **metadata: str) -> str:
+    """Another server of this name at the backup site."""
+    cloud = world.clouds["b-tenant"]
+    made = cloud.add_server(name, 7, f"other-{name}")
+    cloud.servers[made]["metadata"] = metadata
+    return made
+
+
+def test_two_vnfs_of_a_project_may_have_servers_of_one_name(world: World) -> None:
+    vnfs.add(world.here, OF_TENANT)
+    protect(world.here, "v", Unobserved())
+    other = named(world, "db", **marks("failover-1", "point-w/1"), **member_mark("w", "db"))
+    recover(world.here)
+    servers = world.clouds["b-tenant"].servers
+    assert sorted(s["name"] for s in servers.values()) == ["db", "db", "front"]
+    found = find_members(OF_TENANT, world.here.site("site-b", OF_TENANT))
+    assert [s["name"] for s in found] == ["db", "front"]
+    assert other not in {s["id"] for s in found}
+
+
+def test_a_server_of_the_name_that_no_vnf_has_stays_in_the_way(world: World) -> None:
+    vnfs.add(world.here, OF_TENANT)
+    protect(world.here, "v", Unobserved())
+    named(world, "db", **member_mark("w", "db"))  # nothing has made it
+    with pytest.raises(PreflightFailed):
+        recover(world.here)
+
+
+def test_a_member_that_is_named_by_its_id_is_found_where_it_was_recovered(world: World) -> None:
+    by_id = [m.model_copy(update={"server": f"id-{m.server}"}) for m in OF_TENANT.members]
+    by_id[1] = by_id[1].model_copy(update={"boot_after": ["id-db"]})
+    vnf = OF_TENANT.model_copy(update={"members": by_id})
+    vnfs.add(world.here, vnf)
+    protect(world.here, "v", Unobserved())
+    recover(world.here)
+    found = find_members(vnf, world.here.site("site-b", vnf))
+    assert [s["name"] for s in found] == ["db", "front"]
+
+
+def test_a_copy_that_was_renamed_since_is_not_booted_as_the_member(world: World) -> None:
+    vnfs.add(world.here, OF_TENANT)
+    protect(world.here, "v", Unobserved())
+    point = points.list_ids(world.here.vaults(), "v")[-1]
+    named(world, "db-old", **marks("failover-1", f"{point}/id-db"))
+    with pytest.raises(PreflightFailed) as caught:
+        recover(world.here)
+    assert any("db-old" in problem for problem in caught.value.problems)
+
+
+def test_the_mark_of_a_member_fits_where_its_name_is_long() -> None:
+    (said,) = member_mark("v", "é" * 255).values()
+    server = {"id": "1", "metadata": {**member_mark("v", "é" * 255)}}
+    assert len(said) <= 255 and is_member(server, "v", "é" * 255)
+    assert not is_member(server, "w", "é" * 255)

@@ -361,12 +361,19 @@ class _Volume(_VolumeExtensions):
     description: OrEmpty
     availability_zone: NotRequired[Maybe]
     encrypted: NotRequired[Flag]
+    encryption_key_id: NotRequired[Maybe]
     multiattach: NotRequired[Flag]
     attachments: NotRequired[list[_Attached]]
     volume_image_metadata: NotRequired[Texts]
     provider_id: NotRequired[Maybe]
     replication_status: NotRequired[Maybe]
     group_id: NotRequired[Maybe]
+
+
+class _TypeEncryption(TypedDict):
+    provider: Text
+    cipher: NotRequired[Maybe]
+    key_size: NotRequired[Count | None]
 
 
 class _VolumeType(TypedDict):
@@ -448,6 +455,7 @@ class _Backup(TypedDict):
     snapshot_id: Maybe
     metadata: Texts
     fail_reason: NotRequired[Maybe]
+    encryption_key_id: NotRequired[Maybe]
 
 
 def _sized(backup: Any) -> Any:
@@ -473,6 +481,8 @@ VOLUME = Shape("volume", _Volume)
 VOLUMES = Listing("volumes", _Volume)
 MADE_VOLUME = Shape("volume", _Made)
 VOLUME_TYPES = Listing("volume_types", _VolumeType)
+TYPE_ENCRYPTION = Shape("encryption", _TypeEncryption)
+"""what an encrypted volume type has; a plain one has nothing"""
 SNAPSHOTS = Listing("snapshots", _Snapshot)
 SNAPSHOT = Shape("snapshot", _Snapshot)
 MADE_SNAPSHOT = Shape("snapshot", _Made)
@@ -755,6 +765,18 @@ class _RecordSet(TypedDict):
 
 DNS_ZONES = Shape("zones", list[_DnsZone])
 RECORD_SETS = Shape("recordsets", list[_RecordSet])
+
+
+# ---- Barbican ----
+
+
+class _Secret(TypedDict):
+    name: Maybe
+    secret_ref: Text
+
+
+SECRETS = Shape("secrets", list[_Secret])
+SECRET_REF = Shape("secret_ref", Text)
 
 
 # ---- Heat ----

@@ -20,6 +20,7 @@ from antipode.cloud.compute import Compute
 from antipode.cloud.groups import VolumeGroups
 from antipode.cloud.image_bytes import ImageBytes, ImageStreams
 from antipode.cloud.images import Images
+from antipode.cloud.keys import Keys, Payloads, payloads_of
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
 from antipode.cloud.stacks import Stacks
@@ -72,6 +73,8 @@ class Site:
         self._objects: Objects | None = None
         self._image: Api | None = None
         self._orchestration: Api | None = None
+        self._keys: Api | None = None
+        self._payloads: Callable[[Gate], Payloads] | None = None
         self._image_streams: Callable[[Gate], ImageStreams] | None = None
         self._gate = Gate()
 
@@ -142,6 +145,25 @@ class Site:
                     proxy = self._connection.orchestration
                     self._orchestration = _api(self.name, "orchestration", self._login, proxy)
             return Stacks(self._orchestration.behind(self._gate))
+
+    @property
+    def keys(self) -> Keys:
+        """The site's secrets; Barbican is looked for when they are first asked for, as only
+        encrypted volumes need it.
+
+        Raises:
+            PreflightFailed: the site has no Barbican.
+        """
+        with self._lock:
+            if self._keys is None:
+                assert self._login is not None  # connected
+                with answering(self.name):
+                    proxy = self._connection.key_manager
+                    self._keys = _api(self.name, "key-manager", self._login, proxy)
+                ask = partial(self._login.ask, proxy)
+                self._payloads = partial(payloads_of, self.name, ask)
+            assert self._payloads is not None  # made together
+            return Keys(self._keys.behind(self._gate), self._payloads(self._gate))
 
     def stay_authorized(self, seconds: float) -> None:
         """Get a new token now unless the present one lasts for that long, so that none has to be

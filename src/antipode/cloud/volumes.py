@@ -13,6 +13,8 @@ from antipode.cloud.watch import Watch
 
 LEAST, MOST = (3, 47), (3, 70)
 """A volume can be created from a backup since 3.47; beyond 3.70 nothing is needed."""
+SHOWS_KEYS = (3, 64)
+"""since when volumes and backups name their keys"""
 _SNAPSHOT_IN_USE = (3, 66)
 
 
@@ -31,6 +33,11 @@ class Volumes:
     def version(self) -> str:
         """The microversion used."""
         return "{}.{}".format(*(self._api.microversion or ()))
+
+    @property
+    def shows_keys(self) -> bool:
+        """Whether volumes and backups name the keys that they are encrypted with."""
+        return (self._api.microversion or LEAST) >= SHOWS_KEYS
 
     def warm(self) -> None:
         """Make the cheapest call there is, so that the connection, the token and the service's
@@ -90,6 +97,17 @@ class Volumes:
 
     def types(self) -> list[Json]:
         return self._api.all("/types", answers.VOLUME_TYPES)
+
+    def type_encryption(self, type_id: str) -> Json | None:
+        """How volumes of a type are encrypted (`GET /types/ID/encryption`); None: they are not.
+        Administrators only.
+        """
+        path = f"/types/{type_id}/encryption"
+        found = self._api.get(path)
+        if not found:
+            return None
+        checked: Json = answers.TYPE_ENCRYPTION.check(found, self._api.site, f"GET {path}")
+        return checked
 
     def services(self, binary: str) -> list[Json]:
         """Cinder's services of this name on all hosts: host, state (up, down), status (enabled,

@@ -25,10 +25,18 @@ STACK = "antipode:stack"
 """of a server that was recovered: the stack by which its VNF file selects it, to which it does not
 belong
 """
+MEMBER = "antipode:member"
+"""of a server that was recovered: the VNF and the member of its file that it is, as VNF/MEMBER; two
+VNFs of one project may have servers of the same name
+"""
 DATASTORE = "antipode:datastore:"
 """of a server: before the name of a datastore, by what its members find the data at their site"""
 FENCED_FROM = "antipode:fenced-from"
 """of a server that is fenced: its status and its lock before"""
+
+
+LONGEST = 255
+"""Characters of a value in the metadata of a server."""
 
 
 def marks(run: str, key: str) -> dict[str, str]:
@@ -36,6 +44,27 @@ def marks(run: str, key: str) -> dict[str, str]:
     before it is made.
     """
     return {RUN: run, KEY: key}
+
+
+def member_mark(vnf: str, member: str) -> dict[str, str]:
+    """The metadata of the server of a member, by the member's name or id in the VNF file."""
+    whole = f"{vnf}/{member}"
+    fits = len(whole) <= LONGEST
+    return {MEMBER: whole if fits else f"{vnf}/{hashlib.sha256(member.encode()).hexdigest()}"}
+
+
+def is_member(server: Mapping[str, object], vnf: str, member: str) -> bool:
+    """Whether a server was recovered as this member."""
+    metadata = server.get("metadata")
+    said = metadata.get(MEMBER) if isinstance(metadata, dict) else None
+    return said == member_mark(vnf, member)[MEMBER] and not is_throw_away(server)
+
+
+def is_of_another(server: Mapping[str, object], vnf: str) -> bool:
+    """Whether a server was recovered as a member of another VNF."""
+    metadata = server.get("metadata")
+    said = metadata.get(MEMBER) if isinstance(metadata, dict) else None
+    return isinstance(said, str) and said.partition("/")[0] != vnf and bool(made_by(server))
 
 
 def unmarked(metadata: Mapping[str, str]) -> dict[str, str]:

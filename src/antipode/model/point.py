@@ -21,6 +21,7 @@ from antipode.model.datastore import KeptPosition
 from antipode.model.source import (
     OF_HEADS,
     AnySource,
+    BackupChain,
     BackupRecord,
     BaseImage,
     Copy,
@@ -227,9 +228,19 @@ class RecoveryPoint(Model):
         """What the keys of what is recovered from it begin with."""
         return f"{self.id}{OF_HEADS if self.takes_heads else ''}"
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Every key of an encrypted volume that is kept for it: id of the secret -> its site."""
+        return {
+            secret: site
+            for source in self.sources.values()
+            if isinstance(source, BackupChain) and source.key is not None
+            for site, secret in source.key.kept.items()
+        }
+
     def needed_ids(self) -> set[str]:
-        """The ids of all backups, images and snapshots that it rests on."""
-        return {*self.backups, *self.images, *self.states}
+        """The ids of all backups, images, snapshots and keys that it rests on."""
+        return {*self.backups, *self.images, *self.states, *self.keys}
 
     @property
     def incremental(self) -> bool:

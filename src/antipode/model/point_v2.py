@@ -805,6 +805,8 @@ def reason(error: Exception) -> str:
 
 def _source(source: VolumeSource, chain: Sealed | None) -> Source:
     fields = source.model_dump(mode="json")
+    if fields.get("key", ...) is None:
+        del fields["key"]  # a reader that knows no such member refuses the source
     backups = backup_chain(source)
     if chain is None:
         return Source.model_validate(fields)

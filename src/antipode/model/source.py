@@ -131,12 +131,30 @@ class BackupRecord(Model):
         return self.parent_id is not None
 
 
+class VolumeKey(Model):
+    """The key of an encrypted volume, by reference: the key itself is in key managers only."""
+
+    key_id: str
+    """in the key manager of the site where the volume was captured"""
+    type_id: str
+    """of its volume type, which is the same at each site that can restore it"""
+    type_name: str
+    """of the type where the volume was captured"""
+    provider: str
+    cipher: str | None
+    key_size: int | None
+    kept: dict[str, str] = {}
+    """site -> the id of the same key in the key manager there"""
+
+
 @source_kind
 class BackupChain(VolumeSource):
     """A full Cinder backup and its increments, base first; the last one is restored."""
 
     kind: str = "backup-chain"
     backups: list[BackupRecord]
+    key: VolumeKey | None = None
+    """None for a volume that is not encrypted"""
 
     @model_validator(mode="after")
     def is_a_chain(self) -> Self:

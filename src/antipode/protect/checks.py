@@ -30,11 +30,14 @@ def problems(
     *,
     may_be_off: bool = False,
     may_boot_from_image: bool = False,
+    may_be_encrypted: bool = False,
 ) -> Iterator[str]:
     """One sentence for each problem of the members as they are at their site.
 
     Args:
         may_be_off: whether a member may be switched off.
+        may_be_encrypted: whether the option carries encrypted volumes; their keys are another
+            matter.
         may_boot_from_image: whether a member may have its root disk on the hypervisor.
     """
     yield from _servers(vnf, topology, site, ("ACTIVE", "SHUTOFF") if may_be_off else ("ACTIVE",))
@@ -46,7 +49,7 @@ def problems(
             f"members {names} have `root: rebuild`, and this option captures root disks; leave it"
             " out, or protect the VNF by another option"
         )
-    for server in topology.servers:
+    for server in topology.servers if not may_be_encrypted else ():
         for volume in server.volumes:
             yield from _volume(server, volume)
     volumes = site.volumes.volumes()
@@ -121,9 +124,13 @@ def _volume(server: Server, volume: Volume) -> Iterator[str]:
     label = f"volume {volume.name or volume.id} of server {server.name}"
     if volume.encrypted:
         yield (
-            f"{label} is encrypted, which is not supported: its key would be missing at the "
-            "backup site"
+            f"{label} is encrypted, which this option does not support: its key would be missing at"
+            f" the backup site. Options that do: {', '.join(_able_to_encrypt())}"
         )
+
+
+def _able_to_encrypt() -> list[str]:
+    return [name for name in OPTIONS.names if OPTIONS.get(name).captures_encrypted]
 
 
 def shared_volumes(topology: Topology, batches: Sequence[Collection[str]]) -> Iterator[str]:

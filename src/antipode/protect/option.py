@@ -104,6 +104,9 @@ class Option(ABC):
     captures_root_disks: ClassVar[bool] = False
     """whether a member may have its root disk on the hypervisor, as it boots from an image"""
 
+    captures_encrypted: ClassVar[bool] = False
+    """whether encrypted volumes are captured, where their keys can be kept at the backup sites"""
+
     captures_unattached: ClassVar[bool] = False
     """whether volumes of no server are captured with the members"""
 

@@ -15,7 +15,15 @@ from datetime import datetime
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import DATASTORE, STACK, carries, is_throw_away
+from antipode.model.marks import (
+    DATASTORE,
+    KEY,
+    STACK,
+    carries,
+    is_of_another,
+    is_throw_away,
+    member_mark,
+)
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
@@ -193,7 +201,12 @@ class _Planner:
             volumes=[self._volume(a) for a in server.attachments],
             root_disk=self._root_disk(server.root_disk) if server.root_disk else None,
             ports=self._ports.of_server(server.name, server.hostname, server.ports),
-            metadata={**server.metadata, **self._references, **_stack_of(member)},
+            metadata={
+                **server.metadata,
+                **self._references,
+                **_stack_of(member),
+                **member_mark(self._point.vnf.vnf, member.server),
+            },
             tags=server.tags,
             keypair=server.keypair and self._keypair(server.keypair),
             user_data=None if member.user_data == "drop" else server.user_data,
@@ -212,8 +225,18 @@ class _Planner:
     def _look_for_copies(self, server: Server) -> None:
         """See that no other server has its name, and find the one of an earlier attempt."""
         self._must_be_gone(server)
+        key = resource_key(self._point.keyed_by, server.id)
+        renamed = [s for n, same in self._servers.items() if n != server.name for s in same]
+        self.problems += [
+            f"server {other['name']} ({other['id']}) carries {KEY} of server {server.name} in its"
+            " metadata, under another name: remove that, or delete the server"
+            for other in renamed
+            if carries(other, key)
+        ]
         for other in self._servers.get(server.name, []):
-            if not carries(other, resource_key(self._point.keyed_by, server.id)):
+            if not carries(other, key) and is_of_another(other, self._point.vnf.vnf):
+                continue  # VNFs of one project may have servers of the same names
+            if not carries(other, key):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")

@@ -49,7 +49,7 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
     key = recovery.key(planned.source_id)
     ours = marks(recovery.run, key)
     with recovery.timeline.step(Steps.BOOT_SERVER, server) as step:
-        existing = _usable(recovery.found.servers(key))
+        existing = _usable(recovery.found.servers(key), planned)
         if existing is None:
             try:
                 with _its_turn(recovery, planned):
@@ -59,7 +59,7 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
             except ApiError as error:
                 # The request of a process that died may have come through, and the server that
                 # uses its volumes or ports is ours.
-                existing = _usable(Found(site).servers(key))
+                existing = _usable(Found(site).servers(key), planned)
                 if existing is None:
                     raise ResourceFailed(
                         f"{site.name}: server {planned.name} could not be created: {error.reason}"
@@ -157,8 +157,12 @@ def _await_place(recovery: Recovery, planned: ServerPlan, server_id: str) -> Non
         time.sleep(POLL_S)
 
 
-def _usable(servers: Sequence[Json]) -> Json | None:
-    return next((s for s in servers if s["status"] != "ERROR"), None)
+def _usable(servers: Sequence[Json], planned: ServerPlan) -> Json | None:
+    """That which an earlier attempt has booted. One that was renamed since is somebody's now, as
+    the copy that was put aside before a second recovery from the same point.
+    """
+    there = (s for s in servers if s["status"] != "ERROR" and s["name"] == planned.name)
+    return next(there, None)
 
 
 def _create(

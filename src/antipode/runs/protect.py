@@ -773,6 +773,7 @@ def problems_of(
         topology,
         protecting.site,
         may_be_off=option.captures_members_that_are_off,
+        may_be_encrypted=option.captures_encrypted,
         may_boot_from_image=option.captures_root_disks,
     )
     problems += checks.shared_volumes(topology, batches)

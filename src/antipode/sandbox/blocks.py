@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 _PIECE = 8 << 20
 _GRAIN = 256 << 10
+_SEALED = 4 << 10
+"""what is encrypted as a whole, from a multiple of it on"""
 _SKIPPED = 1 << 20
 """the piece of zeros that a restore skips"""
 KERNEL_TELLS = sys.platform == "linux"
@@ -148,6 +150,42 @@ class Image:
         return ("zlib", smaller, digest) if len(smaller) < length else ("none", data, digest)
 
 
+class Sealed(Image):
+    """The same bytes as they lie in storage that encrypts them; holes stay holes."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        super().__init__(path)
+        self._key = key
+
+    def read(self, offset: int, length: int) -> bytes:
+        return sealed(super().read(offset, length), self._key)
+
+    def digests(self, block: int) -> list[str]:
+        return [
+            hashlib.sha256(self.read(offset, min(block, self.size - offset))).hexdigest()
+            for offset in range(0, self.size, block)
+        ]
+
+
+@functools.lru_cache(8)
+def _stream(key: bytes) -> bytes:
+    return hashlib.shake_256(key).digest(_SEALED)
+
+
+def sealed(data: bytes, key: bytes) -> bytes:
+    """Bytes that need a key to be read, and the bytes again when it is applied to them: no cipher,
+    but enough to see that the key was the right one. Grains of zeros stay as they are.
+    """
+    stream, parts = _stream(key), []
+    for begin in range(0, len(data), _SEALED):
+        grain = data[begin : begin + _SEALED]
+        if not _is_zeros(grain):
+            number = int.from_bytes(grain, "big") ^ int.from_bytes(stream[: len(grain)], "big")
+            grain = number.to_bytes(len(grain), "big")
+        parts.append(grain)
+    return b"".join(parts)
+
+
 @functools.cache
 def zeros_digest(length: int) -> str:
     return hashlib.sha256(bytes(length)).hexdigest()
@@ -165,10 +203,18 @@ def packed_zeros(length: int) -> tuple[bytes, str]:
 
 
 def unpack_into(
-    path: Path, offset: int, length: int, compression: str, stored: bytes, *, skip_zeros: bool
+    path: Path,
+    offset: int,
+    length: int,
+    compression: str,
+    stored: bytes,
+    *,
+    skip_zeros: bool,
+    key: bytes | None = None,
 ) -> None:
     """Write a part that `packed` has made to where it belongs; with `skip_zeros` no mebibyte of it
-    that is all zeros (cinder/backup/chunkeddriver.py, `_write_nonzero`).
+    that is all zeros (cinder/backup/chunkeddriver.py, `_write_nonzero`). With `key` it was packed
+    as `Sealed`.
 
     Raises:
         zlib.error, ValueError: it is not what was stored.
@@ -180,6 +226,8 @@ def unpack_into(
     data = zlib.decompress(stored) if compression == "zlib" else stored
     if len(data) != length:
         raise ValueError(f"{len(data)} bytes instead of {length}")
+    if key is not None:
+        data = sealed(data, key)
     with path.open("r+b", buffering=0) as file:
         for begin in range(0, length, _SKIPPED):
             piece, at = data[begin : begin + _SKIPPED], offset + begin

@@ -36,6 +36,7 @@ SECONDS = {
     "backup.delete": 0.3,
     "backup.import": 0.2,
     "volume.restore": 0.6,
+    "key.clone": 0.02,
     "server.create": 1.2,
     "server.delete": 0.5,
     "server.power": 0.5,

@@ -17,6 +17,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.cinder.types import Types
 from antipode.sandbox.conditions import Conditions, Rule
 from antipode.sandbox.guests import Hypervisor
 from antipode.sandbox.http import Gate
@@ -46,7 +47,9 @@ class Control:
         gate: Gate,
         hypervisor: Hypervisor,
         storage: Storage,
+        types: Types,
     ) -> None:
+        self._types = types
         self._site = site
         self._conditions = conditions
         self._gate = gate
@@ -70,6 +73,7 @@ class Control:
                 web.get("/guests", self._guests),
                 web.get("/stills", self._stills),
                 web.post("/volumes/{volume}/migrate", self._migrate),
+                web.post("/volume-types", self._make_type),
             ]
         )
         return application
@@ -156,6 +160,14 @@ class Control:
     async def _stills(self, request: web.Request) -> web.Response:
         """Each member's durable record at each moment when all became frozen, oldest first."""
         return web.json_response(self._hypervisor.stills)
+
+    async def _make_type(self, request: web.Request) -> web.Response:
+        """Make a volume type with a chosen id, as can be done on a controller of Cinder: the body
+        has its id, name and extra_specs.
+        """
+        wanted: dict[str, Any] = await request.json()
+        made = self._types.make(wanted["name"], wanted.get("extra_specs", {}), wanted["id"])
+        return web.json_response({"id": made["id"]}, status=201)
 
     async def _migrate(self, request: web.Request) -> web.Response:
         """Leave a volume as a migration does while it is in use: its name in the back end is not

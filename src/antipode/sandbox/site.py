@@ -20,6 +20,7 @@ from aiohttp import web
 
 from antipode import private
 from antipode.sandbox import guests, settings
+from antipode.sandbox.barbican import Barbican
 from antipode.sandbox.cinder.service import Cinder
 from antipode.sandbox.cinder.storage import BACKEND, Storage
 from antipode.sandbox.conditions import Conditions
@@ -88,7 +89,8 @@ class Site:
         self.glance = Glance(database, directory / "images", self.conditions)
         self.neutron = Neutron(database, self.conditions)
         self.storage = Storage(site.name, database, directory, self.conditions, work, site.gib)
-        self.cinder = Cinder(self.storage, database, self.glance, self.store)
+        self.barbican = Barbican(database, self.conditions)
+        self.cinder = Cinder(self.storage, database, self.glance, self.store, self.barbican)
         self.nova = Nova(
             site.name,
             database,
@@ -108,7 +110,7 @@ class Site:
         self.heat = Heat(database, self.conditions, work)
         self.swift = Swift(database, directory / "objects", self.conditions, site.realm, site.name)
         services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, self.swift]
-        services += [self.designate, self.heat]
+        services += [self.designate, self.heat, self.barbican]
         paths = {
             "compute": "/v2.1",
             "block-storage": "/v3",
@@ -166,7 +168,14 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
     """
     site_settings = settings.read(directory)
     site = Site(directory, site_settings)
-    control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor, site.storage)
+    control = Control(
+        site_settings.name,
+        site.conditions,
+        site.gate,
+        site.hypervisor,
+        site.storage,
+        site.cinder.types,
+    )
     site.begin()
     runners = []
     ports = (site_settings.port, site_settings.control_port)

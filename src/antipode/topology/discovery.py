@@ -16,7 +16,7 @@ from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.cloud.volumes import users_of
 from antipode.errors import NotFound, ResourceFailed
-from antipode.model.marks import is_throw_away, unmarked
+from antipode.model.marks import is_member, is_of_another, is_throw_away, unmarked
 from antipode.model.reference import BackendReference
 from antipode.model.topology import (
     Attachment,
@@ -174,7 +174,7 @@ def find_members(vnf: Vnf, site: Site) -> list[Json]:
     missing: list[str] = []
     unknown: list[str] = []
     for member in vnf.members:
-        named = [s for s in listed if member.server in (s["name"], s["id"])]
+        named = _candidates(vnf.vnf, member.server, listed)
         if len(named) == 1 and named[0]["id"] in unreadable:
             unknown.append(f"server {member.server} is in a cell that does not answer Nova")
         elif len(named) == 1:
@@ -196,6 +196,16 @@ def find_members(vnf: Vnf, site: Site) -> list[Json]:
     if missing:
         raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join(missing)}")
     return found
+
+
+def _candidates(vnf: str, member: str, listed: Sequence[Json]) -> list[Json]:
+    """The servers that may be a member: that which was recovered as it, else those of its name or
+    id that were not recovered as one of another VNF.
+    """
+    ours = [s for s in listed if is_member(s, vnf, member)]
+    if len(ours) == 1:
+        return ours
+    return [s for s in listed if member in (s["name"], s["id"]) and not is_of_another(s, vnf)]
 
 
 def _server(

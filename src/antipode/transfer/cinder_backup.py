@@ -21,9 +21,10 @@ from antipode.model.capture import Capture, Transferred, new_bytes
 from antipode.model.marks import carries, made_by, marks
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed, quota_needs
-from antipode.model.source import BackupChain, BackupRecord
+from antipode.model.source import BackupChain, BackupRecord, VolumeKey
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology, Volume
+from antipode.protect import volume_keys
 from antipode.protect.option import Protecting
 from antipode.transfer import Earlier, Transfer
 from antipode.vault.verify import Store, broken_chains, fingerprint
@@ -49,6 +50,7 @@ class CinderBackup(Transfer):
         site = protecting.site
         if not site.backups.services_up():
             yield f"cinder-backup is not up at {site.name}"
+        yield from volume_keys.problems(protecting, _encrypted(topology))
         for need in self.needs(protecting, topology):
             if need.is_short:
                 yield (
@@ -70,8 +72,10 @@ class CinderBackup(Transfer):
     ) -> Transferred:
         p = protecting
         previous = earlier([v.id for v in topology.volumes])
+        keys = volume_keys.kept(p, _encrypted(topology), _keys(previous))
         full = _new_chains(p, topology, previous)
-        made = back_up(p, topology, capture, previous, full)
+        full |= _of_another_type(topology, previous, keys)
+        made = _with_keys(back_up(p, topology, capture, previous, full), keys)
         if p.store is None:
             return made
         with p.timeline.step(Steps.VERIFY_BACKUPS, p.vnf.vnf) as step:
@@ -399,6 +403,39 @@ def _age_s(record: BackupRecord) -> float:
     """Seconds since a backup was made. Cinder gives a time of UTC, without a zone."""
     made = datetime.fromisoformat(record.created_at)
     return (datetime.now(UTC) - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds()
+
+
+def _encrypted(topology: Topology) -> list[Volume]:
+    return [v for v in topology.volumes if v.encrypted]
+
+
+def _keys(previous: Mapping[str, RecoveryPoint]) -> dict[str, VolumeKey]:
+    """Volume id -> the key that the newest recovery point names."""
+    found = {v: point.sources.get(v) for v, point in previous.items()}
+    return {v: s.key for v, s in found.items() if isinstance(s, BackupChain) and s.key is not None}
+
+
+def _of_another_type(
+    topology: Topology, previous: Mapping[str, RecoveryPoint], keys: Mapping[str, VolumeKey]
+) -> dict[str, str]:
+    """The volumes whose chain is of another encrypted type, or of none: Cinder compares the type of
+    each backup of a chain when it restores one.
+    """
+    earlier = _keys(previous)
+    types = {v.id: (earlier.get(v.id), keys.get(v.id)) for v in topology.volumes}
+    return {
+        v: "its volume is of another encrypted type than before"
+        for v, (was, now) in types.items()
+        if v in previous and (was and was.type_id) != (now and now.type_id)
+    }
+
+
+def _with_keys(made: Transferred, keys: Mapping[str, VolumeKey]) -> Transferred:
+    sources = {
+        v: s.model_copy(update={"key": keys[v]}) if v in keys else s
+        for v, s in made.sources.items()
+    }
+    return made.model_copy(update={"sources": sources})
 
 
 def _with_fingerprints(made: Transferred, store: Store) -> Transferred:

@@ -28,6 +28,7 @@ from antipode.errors import (
     InvalidInput,
     NotFound,
     PointMisplaced,
+    PreflightFailed,
     ResourceFailed,
     SiteUnreachable,
     VaultCorrupt,
@@ -52,6 +53,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.protect import base_images
 from antipode.protect.snapshots import remove_all
+from antipode.protect.volume_keys import is_of
 from antipode.transfer import images, removal, replication
 from antipode.transfer.removal import Doomed
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points, sealing, withdrawals
@@ -706,6 +708,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
         stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
     stuck |= _remove_images(expiry, work, state.active_site, outcome)
     stuck |= _remove_states(expiry, work, state.active_site, outcome)
+    stuck |= _remove_keys(expiry, work, state.active_site, outcome)
     done = [p.id for p in work.hidden if not stuck.intersection(p.needed_ids())]
     done += [*work.misplaced, *([] if stuck else work.damaged)]
     if done:
@@ -919,6 +922,35 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
             outcome.images |= set(there) - set(left)
             outcome.left += [f"image {i} at {name}: {why}" for i, why in sorted(left.items())]
             stuck |= set(left)
+    return stuck
+
+
+def _remove_keys(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
+    """Remove the keys of encrypted volumes that only withdrawn points name; those that are still
+    there. A document may name any secret: only one that antipode has made for this VNF goes.
+    """
+    doomed: dict[str, set[str]] = {}
+    for point in work.hidden:
+        for secret, name in point.keys.items():
+            if secret not in work.needed:
+                doomed.setdefault(name, set()).add(secret)
+    if doomed and (maker := expiry.maker_of_points()) is not None:
+        outcome.left.append(f"keys of encrypted volumes stay while {maker} may need them")
+        return {secret for ids in doomed.values() for secret in ids}
+    stuck: set[str] = set()
+    for name, ids in sorted(doomed.items()):
+        try:
+            keys = expiry.site(name).keys
+            ours = [i for i in sorted(ids) if is_of(expiry.vnf.vnf, keys.name_of(i))]
+            for secret in ours:
+                keys.delete(secret)
+        except (NotFound, PreflightFailed) as error:
+            LOG.info("keys of encrypted volumes at %s are not removed: %s", name, error)
+        except SiteUnreachable as error:
+            if name == active:
+                raise
+            stuck |= ids
+            outcome.left.append(f"keys of encrypted volumes at {name}: {error}")
     return stuck
 
 

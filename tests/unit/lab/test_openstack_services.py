@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from lab import extras
-from lab.services import cinder, keystone, neutron, nova, openstack_conf, services_of, swift
+from lab.services import (
+    barbican,
+    cinder,
+    keystone,
+    neutron,
+    nova,
+    openstack_conf,
+    services_of,
+    swift,
+)
 from lab.site import BACKUP_STORE, SITES, Site
 
 PASTE = """\
@@ -35,6 +44,24 @@ def read(path: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(path.read_text())
     return parser
+
+
+def test_keys_are_in_barbican_where_a_site_has_it_and_cinder_vouches_for_its_callers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [s for s in services_of(site) if s.name == "barbican"]
+    assert set(barbican.key_manager(site, "cinder")) == {"key_manager"}
+    extras.add(site, extras.KEY_MANAGER)
+    monkeypatch.setattr(barbican, "packaged", lambda service, name: site.home / name)
+    (service,) = [s for s in services_of(site) if s.name == "barbican"]
+    barbican.configure(site)
+    (program,) = service.programs(site)
+    conf = read(site.data / "barbican" / ".barbican" / "barbican.conf")
+    assert program.environment["HOME"] == str(site.data / "barbican")
+    assert conf.defaults()["host_href"] == site.url(barbican.PORT)
+    sections = barbican.key_manager(site, "cinder")
+    assert sections["barbican"]["send_service_user_token"] is True
+    assert sections["barbican_service_user"]["username"] == "cinder"
 
 
 def test_booleans_and_lists_are_written_as_oslo_config_reads_them(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("aiohttp")
 from aiohttp.test_utils import TestClient, TestServer
 
 from antipode.sandbox import settings
+from antipode.sandbox.cinder.types import Types
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.control import Control
 from antipode.sandbox.supervision import Sandbox, _doors
@@ -32,7 +33,7 @@ def answered(headers: dict[str, str]) -> tuple[int, bool]:
         hypervisor: Any = SimpleNamespace(seen=list)
         gate: Any = SimpleNamespace(calls={})
         storage: Any = SimpleNamespace(volumes={})
-        control = Control("site-a", conditions, gate, hypervisor, storage)
+        control = Control("site-a", conditions, gate, hypervisor, storage, Types(storage))
         async with TestClient(TestServer(control.application())) as client:
             answer = await client.post("/isolate", headers=headers)
             return answer.status, conditions.isolated

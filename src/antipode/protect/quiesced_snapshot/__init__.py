@@ -34,6 +34,7 @@ class QuiescedSnapshot(Option):
     name = "quiesced-snapshot"
     settings = Settings
     captures_members_that_are_off = True
+    captures_encrypted = True
     captures_unattached = True
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:

@@ -15,14 +15,14 @@ from weakref import WeakValueDictionary
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
-from antipode.errors import ResourceFailed
+from antipode.errors import ResourceFailed, Stalled
 from antipode.model.marks import BLANK, marks, words
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
-from antipode.recover.sources import VolumeProvider, proof, records, zeros
+from antipode.recover.sources import VolumeProvider, encrypted, proof, records, zeros
 from antipode.recover.sources.finish import put_right
 from antipode.vault.verify import Finding, has_list, verify_chain
 
@@ -59,6 +59,7 @@ class FromBackups(VolumeProvider):
                 yield f"cinder-backup is not up at {site.name}"
         except ApiError as error:
             yield f"{error}; a recovery takes a user with the role admin in the project"
+        yield from encrypted.problems(point, site)
         known = {b["id"]: b for b in site.backups.backups()}
         for record in point.backups.values():
             backup = known.get(record.id)
@@ -74,6 +75,9 @@ class FromBackups(VolumeProvider):
                     f"backup {record.id} exists at {site.name} already, in status"
                     f" {backup['status']}: {backup.get('fail_reason')}"
                 )
+
+    def remarks(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        yield from encrypted.remarks(point, site)
 
     def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
         chains = [backup_chain(s) for s in point.sources.values() if s.kind == self.kind]
@@ -92,6 +96,8 @@ class FromBackups(VolumeProvider):
         return Counter(backups=len(new), backup_gigabytes=sum(r.size_gib for r in new))
 
     def way(self, source: VolumeSource, site: Site) -> RestoreWay:
+        if encrypted.key_of(source) is not None:
+            return encrypted.WAY
         return zeros.way_of(backup_chain(source))
 
     def provide(
@@ -136,6 +142,8 @@ class FromBackups(VolumeProvider):
         return verify_chain(volume, backup_chain(source), store)
 
     def unprovable(self, source: VolumeSource) -> str | None:
+        if encrypted.key_of(source) is not None:
+            return "an encrypted volume is compared by its backups' objects only"
         last = backup_chain(source)[-1]
         if zeros.is_chunked(last):
             return None
@@ -198,8 +206,18 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
     turn = _turn_of(r.site, volume)
     with slot, turn.lock, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
         existing = _usable(r.site, r.found.volumes(key), volume)
+        if (of := encrypted.key_of(r.point.source_of(volume.source_id))) is not None:
+            r.site.stay_authorized(60 + encrypted.RESTORE_S_PER_GIB * volume.size_gib)
         volume_id = str(existing["id"]) if existing else _create(r, volume, key, step)
-        restored = _awaited(r, volume, volume_id, step)
+        try:
+            restored = _awaited(r, volume, volume_id, step)
+        except Stalled:
+            raise
+        except ResourceFailed as error:
+            if of is None:
+                raise
+            why = encrypted.why_not_restored(r.point, r.site, volume.source_id, of)
+            raise ResourceFailed(f"{error}. {why}") from error
         if _is_blank(restored, volume):
             _write_into(r, volume, volume_id, step)
             restored = _awaited(r, volume, volume_id, step)

@@ -12,10 +12,11 @@ from contextlib import nullcontext
 from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.source import BackupRecord
+from antipode.model.source import BackupRecord, VolumeKey
 from antipode.model.steps import Steps
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
+from antipode.recover.sources import encrypted
 
 TIMEOUT_S = 600.0
 _SHARED = threading.Lock()
@@ -60,17 +61,20 @@ def _import_missing(recovery: Recovery, chains: Sequence[Sequence[BackupRecord]]
     """Begin to import the records that the site does not know; how many these are."""
     imported = 0
     found = Found(recovery.site) if recovery.point.clones else recovery.found
+    keys = encrypted.keys_of(recovery.point)
     # All bases, then all first increments, and so on: a parent precedes its increment.
     for record in (r for depth in _by_depth(chains) for r in depth):
         if found.backup(record.id) is None:
-            _import(recovery.site, record)
+            _import(recovery.site, record, keys.get(record.volume_id))
             imported += 1
     return imported
 
 
-def _import(site: Site, record: BackupRecord) -> None:
+def _import(site: Site, record: BackupRecord, key: VolumeKey | None) -> None:
+    # A record with a key of another site cannot be corrected once it is imported.
+    url = record.url if key is None else encrypted.url_with_key(site, record, key)
     try:
-        site.backups.import_record(record.service, record.url)
+        site.backups.import_record(record.service, url)
     except ApiError:
         if Found(site).backup(record.id) is None:
             raise

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from antipode.sandbox import blocks
+from antipode.sandbox.barbican import Barbican
 from antipode.sandbox.cinder.storage import ZONE, Storage
-from antipode.sandbox.cinder.volumes import Volumes
+from antipode.sandbox.cinder.volumes import SHOWS_KEYS, Volumes
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
-from antipode.sandbox.http import Call, Part, Refused, Route, page
+from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page
 from antipode.sandbox.store import Store, StoreError
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class Piece(NamedTuple):
 class Backups(Part):
     """The backup calls of Cinder, and the work behind them."""
 
-    def __init__(self, storage: Storage, volumes: Volumes, store: Store) -> None:
+    def __init__(self, storage: Storage, volumes: Volumes, store: Store, keys: Barbican) -> None:
+        self._keys = keys
         self._storage = storage
         self._volumes = volumes
         self._backups = storage.backups
@@ -124,12 +126,14 @@ class Backups(Part):
         found = self._storage.of_project(call, self._backups)
         if call.request.path.endswith("/detail"):
             parents = {b["parent_id"] for b in self._backups if b["parent_id"]}
-            return page(call, "backups", found, lambda b: self._view(b, b["id"] in parents))
+            return page(
+                call, "backups", found, lambda b: self._view(b, b["id"] in parents, call.version)
+            )
         return page(
             call, "backups", found, lambda b: {"id": b["id"], "name": b["name"], "links": []}
         )
 
-    def _view(self, backup: Json, has_children: bool) -> Json:
+    def _view(self, backup: Json, has_children: bool, version: Version) -> Json:
         shown = (
             "id status size object_count availability_zone container created_at updated_at name "
             "description fail_reason volume_id "
@@ -141,6 +145,8 @@ class Backups(Part):
             "is_incremental": backup["parent_id"] is not None,
             "has_dependent_backups": has_children,
         }
+        if version >= SHOWS_KEYS and backup.get("encryption_key_id"):
+            view["encryption_key_id"] = backup["encryption_key_id"]
         return {
             **view,
             "os-backup-project-attr:project_id": backup["project_id"],
@@ -157,7 +163,8 @@ class Backups(Part):
         return self._backups.where(lambda b: b["parent_id"] == backup_id)
 
     async def _show(self, call: Call, item: str) -> Json:
-        return {"backup": self._view(self._find(call, item), bool(self._children(item)))}
+        found = self._find(call, item)
+        return {"backup": self._view(found, bool(self._children(item)), call.version)}
 
     async def _create(self, call: Call) -> Json:
         wanted = call.part("backup")
@@ -210,6 +217,10 @@ class Backups(Part):
                 "snapshot_id": snapshot and snapshot["id"],
                 "data_timestamp": snapshot["created_at"] if snapshot else now,
                 "metadata": wanted.get("metadata") or {},
+                # a secret of its own for each backup (cinder/backup/manager.py)
+                "encryption_key_id": self._keys.clone(call.caller, volume["encryption_key_id"])
+                if volume.get("encrypted")
+                else None,
             }
         )
         previous = volume["status"]
@@ -407,7 +418,8 @@ class Backups(Part):
         prefix = f"volume_{volume['id']}/{moment}/az_{ZONE}_backup_{backup['id']}"
         self._backups.keep(backup, service_metadata=prefix)
         await self._store.ensure_container()
-        with blocks.Image(source) as image:
+        key = self._key_of(backup)
+        with blocks.Image(source) if key is None else blocks.Sealed(source, key) as image:
             digests = await asyncio.to_thread(image.digests, block)
             listed: list[Json] = []
             for number, piece in enumerate(_pieces(image.size, chunk, block, digests, known), 1):
@@ -442,6 +454,14 @@ class Backups(Part):
         await self._store.put(f"{prefix}_metadata", _document({**about, **parts}))
         self._backups.keep(backup, object_count=len(listed))
 
+    def _key_of(self, backup: Json) -> bytes | None:
+        """
+        Raises:
+            LookupError: this site's key manager does not have it.
+        """
+        key_id = backup.get("encryption_key_id")
+        return None if key_id is None else self._keys.payload(key_id, backup["project_id"])
+
     async def _digests_of(self, parent: Json, block: int) -> list[str]:
         document = json.loads(await self._store.get(f"{parent['service_metadata']}_sha256file"))
         if document["chunk_size"] != block:
@@ -463,6 +483,7 @@ class Backups(Part):
         except (OperationFailed, StoreError) as error:
             self._backups.keep(backup, status="error_deleting", fail_reason=str(error)[:255])
             return
+        self._keys.forget(backup.get("encryption_key_id"))
         self._backups.drop(backup["id"])
 
     async def _take_over(self, backup: Json, service: str, record: Json) -> None:
@@ -507,12 +528,15 @@ class Backups(Part):
         try:
             async with self._turn:
                 await self._storage.conditions.take("volume.restore")
+                key = self._key_or_none(backup)
                 for one in self._chain(backup):
                     of_increments = self._storage.conditions.skips_zeros
                     skip_zeros = is_new and (of_increments or not one["parent_id"])
-                    document = await self._download(volume, one, skip_zeros=skip_zeros)
+                    document = await self._download(volume, one, key, skip_zeros=skip_zeros)
                     self._restore_metadata(volume, json.loads(document["volume_meta"]))
-        except (OperationFailed, StoreError, OSError, ValueError, KeyError, zlib.error) as error:
+                if backup.get("encryption_key_id") or volume.get("encrypted"):
+                    await self._settle_key(volume, backup)
+        except (OperationFailed, StoreError, OSError, ValueError, LookupError, zlib.error) as error:
             LOG.warning(
                 "%s: restore of %s into %s: %s",
                 self._storage.site,
@@ -529,6 +553,29 @@ class Backups(Part):
             self._storage.volumes.keep(volume, status="available", updated_at=self._storage.now())
         self._backups.keep(backup, status="available")
 
+    def _key_or_none(self, backup: Json) -> bytes | None:
+        """A key that is missing is noticed at the end, when all bytes are there."""
+        try:
+            return self._key_of(backup)
+        except LookupError:
+            return None
+
+    async def _settle_key(self, volume: Json, backup: Json) -> None:
+        """The volume gets a clone of the backup's key in the place of its own, or none where the
+        backup has none, with the token that the request came with (`key.clone`).
+
+        Raises:
+            LookupError: this site's key manager lacks the key.
+            OperationFailed: the token has expired meanwhile.
+        """
+        if backup.get("encryption_key_id"):
+            await self._storage.conditions.take("key.clone")
+        owner = Caller(volume["user_id"], volume["project_id"], ())
+        fresh, of_backup = volume.get("encryption_key_id"), backup.get("encryption_key_id")
+        clone = None if of_backup is None else self._keys.clone(owner, of_backup)
+        self._keys.forget(fresh)
+        self._storage.volumes.keep(volume, encryption_key_id=clone, encrypted=clone is not None)
+
     def _chain(self, backup: Json) -> list[Json]:
         """A backup and all that it rests on, the full one first."""
         chain = [backup]
@@ -538,7 +585,9 @@ class Backups(Part):
             chain.insert(0, self._backups[parent])
         return chain
 
-    async def _download(self, volume: Json, backup: Json, *, skip_zeros: bool) -> Json:
+    async def _download(
+        self, volume: Json, backup: Json, key: bytes | None, *, skip_zeros: bool
+    ) -> Json:
         prefix = backup["service_metadata"]
         document: Json = json.loads(await self._store.get(f"{prefix}_metadata"))
         parts = {name: part for entry in document["objects"] for name, part in entry.items()}
@@ -554,15 +603,24 @@ class Backups(Part):
         path = self._storage.path(volume["id"])
         for name, part in parts.items():
             stored = await self._store.get(name)
-            write: Callable[[], None] = _writer(path, part, stored, skip_zeros)
+            write: Callable[[], None] = _writer(path, part, stored, skip_zeros, key)
             await asyncio.to_thread(write)
         return document
 
     def _restore_metadata(self, volume: Json, meta: Json) -> None:
         """Metadata that a restore sets besides the bytes: name and description only where the
         volume has no name of its own.
+
+        Raises:
+            ValueError: the backup is of an encrypted volume of another type
+                (cinder/backup/driver.py, `_restore_vol_base_metadata`).
         """
         base = meta["volume-base-metadata"]
+        if base.get("encryption_key_id") and base["volume_type_id"] != volume["volume_type_id"]:
+            raise ValueError(
+                f"The source volume type '{base['volume_type_id']}' is different than the"
+                f" destination volume type '{volume['volume_type_id']}'"
+            )
         named = volume["name"] and not volume["name"].startswith("restore_backup_")
         if base["display_name"] and not named:
             volume |= {"name": base["display_name"], "description": base["display_description"]}
@@ -599,11 +657,17 @@ def _pieces(
 
 
 def _writer(
-    path: Path, part: dict[str, Any], stored: bytes, skip_zeros: bool
+    path: Path, part: dict[str, Any], stored: bytes, skip_zeros: bool, key: bytes | None
 ) -> Callable[[], None]:
     def write() -> None:
         blocks.unpack_into(
-            path, part["offset"], part["length"], part["compression"], stored, skip_zeros=skip_zeros
+            path,
+            part["offset"],
+            part["length"],
+            part["compression"],
+            stored,
+            skip_zeros=skip_zeros,
+            key=key,
         )
 
     return write
@@ -621,6 +685,11 @@ def _volume_meta(volume: Json) -> str:
             "display_description": volume["description"],
         },
     }
+    if volume.get("encrypted"):
+        meta["volume-base-metadata"] |= {
+            "encryption_key_id": volume["encryption_key_id"],
+            "volume_type_id": volume["volume_type_id"],
+        }
     if volume["metadata"]:
         meta["volume-metadata"] = volume["metadata"]
     if volume["volume_image_metadata"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from antipode.sandbox.barbican import Barbican
 from antipode.sandbox.cinder.attachments import Attachments
 from antipode.sandbox.cinder.backups import Backups
 from antipode.sandbox.cinder.failing_over import FailingOver
@@ -26,13 +27,20 @@ class Cinder(Service):
     oldest = (3, 0)
     newest = NEWEST
 
-    def __init__(self, storage: Storage, database: Database, glance: Glance, store: Store) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        database: Database,
+        glance: Glance,
+        store: Store,
+        keys: Barbican,
+    ) -> None:
         self._storage = storage
         self._quotas = storage.quotas
         self.types = Types(storage)
-        self.volumes = Volumes(storage, self.types, glance)
+        self.volumes = Volumes(storage, self.types, glance, keys)
         self.snapshots = Snapshots(storage)
-        self._backups = Backups(storage, self.volumes, store)
+        self._backups = Backups(storage, self.volumes, store, keys)
         self._failing_over = FailingOver(storage, database)
         self._groups = Groups(storage, self.types, self.snapshots, database)
         self.parts = [

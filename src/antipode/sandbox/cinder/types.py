@@ -27,6 +27,8 @@ class Types(Part):
             Route("POST", types, self._create, admin=True),
             Route("GET", f"{types}/{{item}}", self._show),
             Route("DELETE", f"{types}/{{item}}", self._delete, 202, admin=True),
+            Route("GET", f"{types}/{{item}}/encryption", self._encryption, admin=True),
+            Route("POST", f"{types}/{{item}}/encryption", self._encrypt, admin=True),
         ]
 
     async def _list(self, call: Call) -> Json:
@@ -49,9 +51,32 @@ class Types(Part):
             raise Refused(409, f"Volume Type {wanted['name']} already exists.")
         return {"volume_type": self._view(self.make(wanted["name"], wanted.get("extra_specs", {})))}
 
-    def make(self, name: str, extra_specs: Json) -> Json:
+    async def _encryption(self, call: Call, item: str) -> Json:
+        """Nothing for a plain type (cinder/api/contrib/volume_type_encryption.py)."""
+        found = self._storage.types.get(item)
+        if found is None:
+            raise Refused(404, f"Volume type {item} could not be found.")
+        return dict(found.get("_encryption") or {})
+
+    async def _encrypt(self, call: Call, item: str) -> Json:
+        found, wanted = self.named(item), call.part("encryption")
+        if found.get("_encryption"):
+            raise Refused(400, f"Volume type encryption for type {item} already exists.")
+        encryption = {
+            "volume_type_id": found["id"],
+            "encryption_id": str(uuid.uuid4()),
+            "provider": wanted["provider"],
+            "cipher": wanted.get("cipher"),
+            "key_size": wanted.get("key_size"),
+            "control_location": wanted.get("control_location", "front-end"),
+        }
+        self._storage.types.keep(found, _encryption=encryption)
+        return {"encryption": encryption}
+
+    def make(self, name: str, extra_specs: Json, type_id: str | None = None) -> Json:
+        """A type; only on a controller of Cinder can its id be chosen, no API takes one."""
         item = {
-            "id": str(uuid.uuid4()),
+            "id": type_id or str(uuid.uuid4()),
             "name": name,
             "description": None,
             "extra_specs": extra_specs,

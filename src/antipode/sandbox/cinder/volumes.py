@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from antipode.sandbox import blocks
+from antipode.sandbox.barbican import Barbican
 from antipode.sandbox.cinder.storage import ZONE, Storage
 from antipode.sandbox.cinder.types import Types, is_replicated
 from antipode.sandbox.conditions import OperationFailed
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 
 NEWEST: Version = (3, 71)
 """The newest microversion of Cinder."""
+SHOWS_KEYS: Version = (3, 64)
+"""since when `encryption_key_id` is shown, of volumes and backups"""
 DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
 SHOWN = {
     "managing": "creating",
@@ -40,9 +43,10 @@ OF_ADMINISTRATORS = (
 
 
 class Volumes(Part):
-    def __init__(self, storage: Storage, types: Types, glance: Glance) -> None:
+    def __init__(self, storage: Storage, types: Types, glance: Glance, keys: Barbican) -> None:
         self._storage = storage
         self._types = types
+        self._keys = keys
         self._glance = glance
         self.from_backup: Callable[[Json, Json], Coroutine[Any, Any, None]]
         """creates a volume from a backup: the business of the backup service, which sets it"""
@@ -81,24 +85,27 @@ class Volumes(Part):
                 raise Refused(400, f"Invalid filter {given}") from None
             found = [v for v in found if wanted.items() <= v["metadata"].items()]
         if call.request.path.endswith("/detail"):
-            return page(call, "volumes", found, lambda v: self.view(v, call.caller))
+            return page(call, "volumes", found, lambda v: self.view(v, call.caller, call.version))
         return page(
             call, "volumes", found, lambda v: {"id": v["id"], "name": v["name"], "links": []}
         )
 
-    def view(self, volume: Json, caller: Caller) -> Json:
+    def view(self, volume: Json, caller: Caller, version: Version = NEWEST) -> Json:
         shown = {**public(volume), "os-vol-tenant-attr:tenant_id": volume["project_id"]}
         shown["status"] = SHOWN.get(volume["status"], volume["status"])
         del shown["project_id"]
         if not shown["volume_image_metadata"]:
             del shown["volume_image_metadata"]
+        if version < SHOWS_KEYS or not shown.get("encryption_key_id"):
+            shown.pop("encryption_key_id", None)
         if not caller.is_admin:
             for name in (*OF_ADMINISTRATORS, "provider_id"):
                 shown.pop(name, None)
         return shown
 
     async def _show(self, call: Call, item: str) -> Json:
-        return {"volume": self.view(self._storage.find_volume(call.caller, item), call.caller)}
+        found = self._storage.find_volume(call.caller, item)
+        return {"volume": self.view(found, call.caller, call.version)}
 
     async def _create(self, call: Call) -> Json:
         volume, work = self.make(call.caller, call.part("volume"), call.version)
@@ -170,6 +177,12 @@ class Volumes(Part):
         found = self._types.named(kind)
         types = {f"volumes_{found['name']}": 1, f"gigabytes_{found['name']}": size}
         self._storage.reserve(caller.project_id, size, {"volumes": 1, "gigabytes": size, **types})
+        origin = source or (snapshot and self._storage.volumes[snapshot["volume_id"]])
+        key: str | None = None
+        if origin and origin["encrypted"]:
+            key = self._keys.clone(caller, origin["encryption_key_id"])
+        elif found.get("_encryption"):
+            key = self._keys.made(caller)
         now, volume_id = self._storage.now(), str(uuid.uuid4())
         volume = self._storage.volumes.keep(
             {
@@ -184,7 +197,8 @@ class Volumes(Part):
                 "metadata": wanted.get("metadata") or {},
                 "bootable": "false",
                 "volume_image_metadata": {},
-                "encrypted": False,
+                "encrypted": key is not None,
+                "encryption_key_id": key,
                 "multiattach": found["extra_specs"].get("multiattach") == "<is> True",
                 "snapshot_id": wanted.get("snapshot_id"),
                 "source_volid": wanted.get("source_volid"),
@@ -323,6 +337,7 @@ class Volumes(Part):
             return
         for snapshot in self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"]):
             self._storage.remove_snapshot(snapshot)
+        self._keys.forget(volume.get("encryption_key_id"))
         self._storage.remove_volume(volume)
 
     async def _act(self, call: Call, item: str) -> Json | None:
