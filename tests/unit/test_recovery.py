@@ -294,6 +294,7 @@ def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_
         "role": "app",
         "antipode:run": "run",
         "antipode:key": "two/id-app",
+        "antipode:member": "v/app",
     }
 
 
