@@ -267,6 +267,8 @@ class History(Model):
     """how long each run stays after its end"""
     keep_at_least: Annotated[Whole, Field(ge=0)] = 20
     """the newest runs of each VNF, which stay longer"""
+    audit_days: Annotated[Number, Field(ge=1)] = 730
+    """how long a record of the API's audit trail stays"""
 
 
 class ReadinessConfig(Model):

@@ -94,6 +94,18 @@ class QuotaExceeded(AntipodeError):
     code = "quota-exceeded"
 
 
+class TooManyRequests(AntipodeError):
+    """The API has more requests of a user, or more that take long, than it answers at once."""
+
+    code = "too-many-requests"
+
+
+class KeyReused(InvalidInput):
+    """The Idempotency-Key of a request to the API was that of another request."""
+
+    code = "idempotency-key-reused"
+
+
 class PreflightFailed(AntipodeError):
     """Something that a run needs is missing; found before anything was frozen or created.
 
@@ -328,6 +340,16 @@ class Busy(AntipodeError):
 
     code = "busy"
     exit_code = 6
+
+
+class WrongState(AntipodeError):
+    """The state of a run does not allow what a request to the API asks for; nothing was changed."""
+
+    code = "wrong-state"
+
+    def __init__(self, message: str, state: str, *, resource: str | None = None) -> None:
+        self.state = state
+        super().__init__(message, resource=resource)
 
 
 class Stopped(AntipodeError):

@@ -42,8 +42,10 @@ def current() -> str:
 
 
 def person(identity: str) -> str:
-    """The user of an identity: one person may act on several hosts, and at several sites."""
-    return identity.rpartition("@")[0]
+    """The user of an identity, in small letters: one person may act on several hosts, and at
+    several sites.
+    """
+    return identity.rpartition("@")[0].casefold()
 
 
 def _login() -> int | None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +11,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from antipode import __version__
-from antipode.api import faults, sites
+from antipode.api import (
+    audit,
+    faults,
+    plans,
+    points,
+    policies,
+    reports,
+    runs,
+    sites,
+    versions,
+    vnfs,
+)
 from antipode.api.envelope import Envelope
 from antipode.api.gate import Installation
 from antipode.errors import AntipodeError
@@ -38,17 +48,19 @@ def application(installation: Installation) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _of_wrong_input)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(Exception, _of_fault)
-    app.add_middleware(Envelope, settings=installation.settings)
+    app.add_middleware(Envelope, installation=installation)
     return app
 
 
 def _rooms() -> list[APIRouter]:
-    return [sites.ROUTES]
+    rooms = versions, sites, vnfs, points, runs, reports, policies, plans, audit
+    return [room.ROUTES for room in rooms]
 
 
 def _of_antipode(request: Request, error: Exception) -> Response:
     assert isinstance(error, AntipodeError)
-    return faults.of_error(error)
+    caller = getattr(request.state, "caller", None)
+    return faults.of_error(error, with_notes=caller is not None and caller.all_projects)
 
 
 def _of_wrong_input(request: Request, error: Exception) -> Response:
@@ -74,6 +86,3 @@ def _of_fault(request: Request, error: Exception) -> JSONResponse:
     LOG.error("%s %s: a fault of antipode", request.method, request.url.path, exc_info=error)
     words = "a fault of antipode; the log of its host has more under the id of this request"
     return faults.fault(500, "unexpected", words)
-
-
-Json = dict[str, Any]

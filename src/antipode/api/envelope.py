@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every request has around it: an id, limits of size and rate, and headers of the answer."""
+"""What every request has around it: an id, the microversion, a limit of its size, headers of the
+answer, and a record in the audit trail where it changes something or is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,15 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
+from contextlib import suppress
 
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from antipode.api import faults
-from antipode.model.serving import ApiConfig
+from antipode.api import conventions, faults
+from antipode.api.gate import Installation
+from antipode.errors import InvalidInput
+from antipode.store.tables import AuditRow
 
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -20,6 +25,11 @@ SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
+VERSIONED = [
+    (b"openstack-api-version", "disaster-recovery {}.{}".format(*conventions.NEWEST).encode()),
+    (b"vary", b"OpenStack-API-Version"),
+]
+READING = ("GET", "HEAD", "OPTIONS")
 
 
 class _TooLarge(Exception):
@@ -29,9 +39,10 @@ class _TooLarge(Exception):
 class Envelope:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, settings: ApiConfig) -> None:
+    def __init__(self, app: ASGIApp, installation: Installation) -> None:
         self._app = app
-        self._most = settings.body_bytes
+        self._most = installation.settings.body_bytes
+        self._audit = installation.deployment.audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -42,7 +53,7 @@ class Envelope:
         headers = dict(scope["headers"])
         given = headers.get(b"x-openstack-request-id", b"")
         scope.setdefault("state", {})["request_id"] = number
-        status, read, has_begun = 0, 0, False
+        status, read = 0, 0
 
         async def limited() -> Message:
             nonlocal read
@@ -53,23 +64,32 @@ class Envelope:
             return message
 
         async def marked(message: Message) -> None:
-            nonlocal status, has_begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, has_begun = message["status"], True
-                own = [(b"x-openstack-request-id", number.encode()), *SECURITY]
+                status = message["status"]
+                own = [(b"x-openstack-request-id", number.encode()), *SECURITY, *VERSIONED]
                 message = {**message, "headers": [*message["headers"], *own]}
+                # a change that is not in the trail is not answered as done
+                if scope["method"] not in READING or status in (401, 403):
+                    await run_in_threadpool(self._audit.add, _record(scope, status, number))
             await send(message)
 
+        async def unless_too_large(message: Message) -> None:
+            # the reader of the body has made an answer of its own of that
+            if read <= self._most:
+                await marked(message)
+
+        declared = headers.get(b"content-length", b"0")
         try:
-            if int(headers.get(b"content-length", b"0") or 0) > self._most:
-                raise _TooLarge
-            await self._app(scope, limited, marked)
-        except (_TooLarge, ValueError) as error:
-            if has_begun or not isinstance(error, _TooLarge):
-                raise
-            words = f"a body of a request has at most {self._most} bytes"
-            answer = faults.fault(413, "too-large", words)
-            await answer(scope, receive, marked)
+            if (refusal := _wrong_version(scope)) is not None:
+                await refusal(scope, receive, marked)
+            elif declared.isdigit() and int(declared) > self._most:
+                await self._too_large()(scope, receive, marked)
+            else:
+                with suppress(_TooLarge):
+                    await self._app(scope, limited, unless_too_large)
+                if read > self._most:
+                    await self._too_large()(scope, receive, marked)
         finally:
             caller = scope["state"].get("caller")
             LOG.info(
@@ -83,5 +103,37 @@ class Envelope:
                 f", for {given.decode()}" if REQUEST_ID.fullmatch(given) else "",
             )
 
+    def _too_large(self) -> ASGIApp:
+        words = f"a body of a request has at most {self._most} bytes"
+        return faults.fault(413, "too-large", words)
 
-Json = dict[str, Any]
+
+def _wrong_version(scope: Scope) -> ASGIApp | None:
+    """The answer to a request that asks for a microversion that is not supported."""
+    name = b"openstack-api-version"
+    asked = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+    try:
+        conventions.microversion(asked)
+    except InvalidInput as error:
+        return faults.fault(400, error.code, str(error))
+    except LookupError as error:
+        return faults.fault(406, "not-supported", str(error.args[0]))
+    return None
+
+
+def _record(scope: Scope, status: int, number: str) -> AuditRow:
+    """What the audit trail keeps of a request: neither its body nor its query."""
+    state, caller = scope["state"], scope["state"].get("caller")
+    return AuditRow(
+        at=time.time(),
+        identity=caller.identity if caller else None,
+        user_id=caller.user_id if caller else None,
+        site=caller.site if caller else None,
+        project=caller.project if caller else None,
+        address=(scope.get("client") or ("-",))[0],
+        action=state.get("rule") or scope["method"],
+        target=scope["path"],
+        outcome="success" if status < 400 else "failure",
+        status=status,
+        request_id=number,
+    )

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from antipode import errors
 from antipode.errors import AntipodeError
@@ -15,7 +16,9 @@ STATUS: list[tuple[type[AntipodeError], int]] = [
     (errors.NotAuthenticated, 401),
     (errors.Forbidden, 403),
     (errors.QuotaExceeded, 403),
+    (errors.TooManyRequests, 429),
     (errors.NotFound, 404),
+    (errors.KeyReused, 422),
     (errors.NotConfirmed, 400),
     (errors.InvalidInput, 400),
     (errors.Busy, 409),
@@ -30,6 +33,52 @@ STATUS: list[tuple[type[AntipodeError], int]] = [
 ]
 """The first that fits counts: a state that does not allow the request is a conflict."""
 RETRY_AFTER_S = 5
+
+
+class Mistake(BaseModel):
+    """One wrong field of a request."""
+
+    field: str
+    problem: str
+
+
+class Fault(BaseModel):
+    """What is wrong with a request, or in its way."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: int = Field(description="the HTTP status")
+    title: str
+    message: str
+    kind: str = Field(description="the error's code, as docs/errors.md lists them; stable")
+    resource: str | None = None
+    state: str | None = Field(
+        default=None, description="of the resource, which does not allow this"
+    )
+    problems: list[str] | None = Field(
+        default=None, description="of a check before anything is changed"
+    )
+    mistakes: list[Mistake] | None = Field(default=None, description="of a wrong body")
+
+
+class Faulty(BaseModel):
+    """The answer to a request that was refused."""
+
+    error: Fault
+
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Faulty, "description": "The request is wrong."},
+    401: {"model": Faulty, "description": "There is no valid token."},
+    403: {"model": Faulty, "description": "The roles of the caller do not allow it."},
+    404: {"model": Faulty, "description": "There is no such thing in the project."},
+    409: {"model": Faulty, "description": "The state of the thing does not allow it."},
+    413: {"model": Faulty, "description": "The body is too large."},
+    422: {"model": Faulty, "description": "The Idempotency-Key was that of another request."},
+    429: {"model": Faulty, "description": "There are too many requests."},
+    503: {"model": Faulty, "description": "A site or a vault does not answer."},
+}
+"""The faults that each route may answer with, for the OpenAPI document."""
 
 
 def status_of(error: AntipodeError) -> int:
@@ -61,13 +110,20 @@ def fault(status: int, code: str, message: str, more: dict[str, Any] | None = No
     return JSONResponse(body, status, headers)
 
 
-def of_error(error: AntipodeError) -> JSONResponse:
-    """The answer to a request that failed with an error."""
+def of_error(error: AntipodeError, *, with_notes: bool) -> JSONResponse:
+    """The answer to a request that failed with an error.
+
+    Args:
+        with_notes: also what is in the way beside it, which may be of other projects.
+    """
     more: dict[str, Any] = {}
     if error.resource is not None:
         more["resource"] = error.resource
     if isinstance(error, errors.PreflightFailed):
         more["problems"] = error.problems
-    if notes := getattr(error, "__notes__", None):
+    if isinstance(error, errors.WrongState):
+        more["state"] = error.state
+    notes = getattr(error, "__notes__", None)
+    if notes and with_notes:
         more["notes"] = list(notes)
     return fault(status_of(error), error.code, str(error), more)

@@ -15,14 +15,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from antipode import identity
+from antipode.api.background import Background
+from antipode.api.faults import FAULTS
 from antipode.api.identity import Caller, Keystones, must_have_project
-from antipode.api.rules import RULES, Rules
+from antipode.api.rate import Buckets, Long
+from antipode.api.rules import RULES, SERVICE, Rules
 from antipode.engine.deployment import Deployment
 from antipode.errors import NotAuthenticated, NotFound
 from antipode.model.serving import ApiConfig
 
 RULE = "x-rule"
 """Where a route has its rule, also in the OpenAPI document."""
+LOOPBACK = ("127.0.0.1", "::1")
 ABOUT_ONE = ("vnf", "run")
 """Names in paths of things that belong to a project."""
 
@@ -33,12 +37,16 @@ class Installation:
     def __init__(self, deployment: Deployment, settings: ApiConfig) -> None:
         """
         Raises:
-            InvalidInput: the policy file is wrong.
+            InvalidInput: the policy file is wrong, or an entry of clouds.yaml.
         """
         self.deployment = deployment
         self.settings = settings
         self.keystones = Keystones(deployment.config, settings)
         self.rules = Rules(settings.policy_file)
+        self.of_users = Buckets(settings.requests_per_minute)
+        self.of_strangers = Buckets(max(settings.requests_per_minute // 10, 1))
+        self.long = Long()
+        self.background = Background(deployment)
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,18 @@ def caller_of(request: Request) -> Caller:
     token = request.headers.get("X-Auth-Token")
     if not token:
         raise NotAuthenticated("the request has no X-Auth-Token; log in at the Keystone of a site")
-    caller = installation.keystones.validate(token)
+    address = request.client.host if request.client else "-"
+    is_proxied = address in LOOPBACK  # the proxy's own address would be that of everybody
+    if not is_proxied:
+        installation.of_strangers.take(address, only_look=True)
+    try:
+        caller = installation.keystones.validate(token)
+    except NotAuthenticated:
+        if not is_proxied:
+            installation.of_strangers.take(address)
+        raise
     request.state.caller = caller
+    installation.of_users.take(f"{caller.user_id}@{caller.site}")
     must_have_project(caller)
     return caller
 
@@ -103,7 +121,14 @@ def project_of(deployment: Deployment, path: dict[str, Any]) -> str | None:
 
 
 def route(
-    routes: APIRouter, method: str, path: str, rule: str, **options: Any
+    routes: APIRouter,
+    method: str,
+    path: str,
+    rule: str,
+    *,
+    is_long: bool = False,
+    may_be_new: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the handler of a route. Its argument `asked` is an `Asked`; it is called on behalf
     of the caller, after the rule.
@@ -111,6 +136,8 @@ def route(
     Args:
         rule: as in `RULES`. Where the path names no thing of a project, the rule is asked for the
             caller's own, and the handler leaves out what is of others.
+        is_long: whether the handler asks sites or vaults.
+        may_be_new: whether the handler may make the thing that the path names; for the staff.
     """
     known = {r.name for r in RULES}
     assert rule in known, rule
@@ -118,6 +145,7 @@ def route(
 
     def enter(request: Request) -> Asked:
         installation: Installation = request.app.state.installation
+        request.state.rule = rule
         caller = caller_of(request)
         project: str | None = None
         if is_about_one:
@@ -126,7 +154,8 @@ def route(
             try:
                 project = project_of(installation.deployment, request.path_params)
             except NotFound:
-                raise missing from None
+                if not (may_be_new and caller.all_projects):
+                    raise missing from None
             if not caller.all_projects and (project is None or project != caller.project):
                 raise missing
         on = project if is_about_one else caller.project
@@ -137,7 +166,10 @@ def route(
         @functools.wraps(handler)
         def behind(asked: Asked, **given: Any) -> Any:
             with identity.acting_as(asked.caller.identity):
-                return handler(asked=asked, **given)
+                if not is_long:
+                    return handler(asked=asked, **given)
+                with asked.installation.long.one():
+                    return handler(asked=asked, **given)
 
         hints = typing.get_type_hints(handler, include_extras=True)
         hints["asked"] = Annotated[Asked, Depends(enter)]
@@ -150,8 +182,17 @@ def route(
             return_annotation=hints.get("return", inspect.Signature.empty),
         )
         del behind.__wrapped__
-        extra = {RULE: f"disaster-recovery:{rule}"}
-        routes.add_api_route(path, behind, methods=[method], openapi_extra=extra, **options)
+        extra = {RULE: f"{SERVICE}:{rule}", "security": [{"token": []}]}
+        options.setdefault("responses", FAULTS)
+        routes.add_api_route(
+            path,
+            behind,
+            methods=[method],
+            openapi_extra=extra,
+            operation_id=handler.__name__,
+            response_model_exclude_none=False,
+            **options,
+        )
         return handler
 
     return declare

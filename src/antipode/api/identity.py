@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from antipode.cloud import credentials
@@ -131,26 +130,24 @@ class Keystone:
     """The identity service of one site."""
 
     def __init__(self, site: str, cloud: str, timeout_s: float) -> None:
-        """`cloud`: the entry of clouds.yaml that says where it is; its user is not used."""
-        self.site = site
-        self._cloud, self._timeout_s = cloud, timeout_s
-        self._lock = threading.Lock()
-        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"keystone {site}")
-        self._silent_until = 0.0
+        """No call is made.
 
-    @cached_property
-    def _reached(self) -> tuple[Any, str]:
-        """A session without a user, and the URL of version 3."""
+        Args:
+            cloud: the entry of clouds.yaml that says where it is; its user is not used.
+
+        Raises:
+            InvalidInput: there is no such entry, or it cannot be used.
+        """
         from keystoneauth1.session import Session
 
-        with self._lock:
-            entry = credentials.read(self.site, self._cloud, self._timeout_s)
-            verify, certificate = entry.get_requests_verify_args()
-            url = str(entry.config["auth"]["auth_url"]).rstrip("/")
-            session = Session(
-                verify=verify, cert=certificate, timeout=self._timeout_s, redirect=False
-            )
-        return session, url if url.endswith("/v3") else f"{url}/v3"
+        self.site = site
+        entry = credentials.read(site, cloud, timeout_s)
+        verify, certificate = entry.get_requests_verify_args()
+        url = str(entry.config["auth"]["auth_url"]).rstrip("/")
+        self._url = url if url.endswith("/v3") else f"{url}/v3"
+        self._session = Session(verify=verify, cert=certificate, timeout=timeout_s, redirect=False)
+        self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"keystone {site}")
+        self._silent_until = 0.0
 
     def validate(self, token: str) -> LoggedIn:
         """The user of a token, which itself may ask for that (`GET /v3/auth/tokens`).
@@ -161,11 +158,10 @@ class Keystone:
         """
         from keystoneauth1 import access, exceptions
 
-        session, url = self._reached
         headers = {"X-Auth-Token": token, "X-Subject-Token": token}
         try:
-            answer = session.get(
-                f"{url}/auth/tokens",
+            answer = self._session.get(
+                f"{self._url}/auth/tokens",
                 params={"nocatalog": "1"},
                 headers=headers,
                 authenticated=False,
@@ -189,9 +185,8 @@ class Keystone:
         """
         from keystoneauth1 import exceptions
 
-        session, url = self._reached
         try:
-            found = given.plugin(url).get_auth_ref(session)
+            found = given.plugin(self._url).get_auth_ref(self._session)
         except (exceptions.HTTPClientError, exceptions.AuthorizationFailure) as error:
             if getattr(error, "http_status", 401) == 429:
                 raise SiteUnreachable(f"the Keystone of {self.site} answers 429") from error

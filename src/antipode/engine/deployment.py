@@ -20,9 +20,11 @@ from antipode.freezes.ledger import Freezes
 from antipode.model.datastore import StorageAt
 from antipode.model.vnf import Vnf
 from antipode.store.approvals import Approvals
+from antipode.store.audit import Audit
 from antipode.store.database import open_database
 from antipode.store.events import Events
 from antipode.store.forecasts import Forecasts
+from antipode.store.policies import Policies
 from antipode.store.questions import Questions
 from antipode.store.readiness import Readiness
 from antipode.store.runs import Runs
@@ -66,6 +68,8 @@ class Deployment:
         self.forecasts = Forecasts(self.database)
         self.readiness = Readiness(self.database)
         self.freezes = Freezes(self.database)
+        self.policies = Policies(self.database)
+        self.audit = Audit(self.database)
         self.limits = Limits(config.limits)
         self.points_seen: dict[str, Mapping[str, Seen]] = {}
         """by VNF and id: what a service need not read at each look for expired points"""

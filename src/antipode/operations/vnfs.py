@@ -27,6 +27,17 @@ def read_file(path: Path, config: Config) -> Vnf:
     return yamlfile.read(path, Vnf, lambda vnf: _problems(vnf, config))
 
 
+def must_fit(vnf: Vnf, config: Config) -> None:
+    """See that a definition fits the configuration.
+
+    Raises:
+        InvalidInput: it does not; every problem is named with its field.
+    """
+    if found := list(_problems(vnf, config)):
+        words = "; ".join(f"{'.'.join(map(str, place))}: {problem}" for place, problem in found)
+        raise InvalidInput(f"VNF {vnf.vnf}: {words}", resource=f"VNF {vnf.vnf}")
+
+
 def add(deployment: Deployment, vnf: Vnf) -> bool:
     """Keep a definition; whether it is new and did not replace one of the same name.
 
@@ -60,6 +71,8 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
             )
     if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
         yield ("vaults" if vnf.vaults else "primary",), problem
+    if vnf.project is not None and config.api and vnf.project not in config.api.projects:
+        yield ("project",), f"{vnf.project} is not among the projects of api in the configuration"
     yield from _wrong_floating_ips(vnf)
     for index, record in enumerate(vnf.dns):
         try:

@@ -320,6 +320,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             history.prune(deployment)
             events.clean_up(deployment)
             readiness.prune(deployment)
+            deployment.audit.prune(time.time() - deployment.config.history.audit_days * 86400)
             vnfs = deployment.vnfs.all()
             expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
             verify.submit_due(deployment, vnfs, partial(enqueue, deployment))

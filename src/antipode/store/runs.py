@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     type_coerce,
     update,
 )
@@ -43,6 +45,41 @@ NEWEST_BEFORE = 50
 """Runs from before a moment that say how things stood at it."""
 CLOCKS_DIFFER_BY_S = 86400.0
 """How far the clock of a host may be behind that of another, at most, for its runs to be found."""
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs are wanted; None: all."""
+
+    projects: Sequence[str] | None = None
+    vnf: str | None = None
+    kind: str | None = None
+    state: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQLAlchemy takes them."""
+        found: list[ColumnElement[bool]] = []
+        if self.projects is not None:
+            # one project, so that an index has them in order
+            one = len(self.projects) == 1
+            project = RunRow.project
+            found.append(project == self.projects[0] if one else project.in_(self.projects))
+        for column, value in (
+            (RunRow.vnf, self.vnf),
+            (RunRow.kind, self.kind),
+            (RunRow.state, self.state),
+        ):
+            if value is not None:
+                found.append(column == value)
+        return found
+
+
+class ListedRun(NamedTuple):
+    """A run of a list, without its request and its result."""
+
+    run: RunRow
+    part_of: str | None
+    recovery_point: str | None
 
 
 class Runs:
@@ -284,6 +321,38 @@ class Runs:
             same = and_(RunRow.started_at == last.started_at, RunRow.id < last.id)
             wanted = wanted.where(or_(RunRow.started_at < last.started_at, same))
         return self._rows(wanted.options(defer(RunRow.request)))
+
+    def page(self, wanted: RunFilter, limit: int, marker: str | None = None) -> list[ListedRun]:
+        """Some runs without their requests and results, the newest first.
+
+        Args:
+            marker: the run after which they begin, one of those that are wanted.
+
+        Raises:
+            NotFound: there is no such run among them.
+        """
+        bare = defer(RunRow.request), defer(RunRow.result), defer(RunRow.shown)
+        point = type_coerce(RunRow.result, JSON)["recovery_point"].as_string()
+        rows = select(RunRow, _whole_of(RunRow), point).options(*bare).where(*wanted.conditions())
+        with Session(self._engine) as session:
+            if marker is not None:
+                of_it = select(RunRow.started_at).where(RunRow.id == marker, *wanted.conditions())
+                if (began := session.scalar(of_it)) is None:
+                    raise NotFound(f"there is no run {marker} among these")
+                rows = rows.where(tuple_(RunRow.started_at, RunRow.id) < tuple_(began, marker))
+            newest = rows.order_by(RunRow.started_at.desc(), RunRow.id.desc()).limit(limit)
+            return [ListedRun(*row) for row in session.execute(newest)]
+
+    def count_unfinished(self, project: str) -> int:
+        """How many runs of a project are queued, running or await approval."""
+        states = (*OPEN, AWAITING)
+        counted = select(func.count()).where(RunRow.project == project, RunRow.state.in_(states))
+        with Session(self._engine) as session:
+            return session.scalar(counted) or 0
+
+    def of_request(self, key: str) -> RunRow | None:
+        """The run that was made for a request to the API."""
+        return self._first(select(RunRow).where(RunRow.request_key == key))
 
     def newest_success(self, kind: str, vnf: str) -> RunRow | None:
         """The newest run of a kind and VNF that succeeded."""

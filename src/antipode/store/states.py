@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
@@ -53,6 +54,12 @@ class States:
         """The last known states by VNF."""
         with Session(self._engine) as session:
             rows = session.scalars(select(StateRow)).all()
+        return {row.vnf: ProtectedVnf.model_validate(row.state) for row in rows}
+
+    def some(self, vnfs: Sequence[str]) -> dict[str, ProtectedVnf]:
+        """The last known states of these VNFs, as far as there are any."""
+        with Session(self._engine) as session:
+            rows = session.scalars(select(StateRow).where(StateRow.vnf.in_(vnfs))).all()
         return {row.vnf: ProtectedVnf.model_validate(row.state) for row in rows}
 
     def forget(self, vnf: str) -> None:

@@ -246,7 +246,7 @@ class ConditionRow(Base):
 
 def _project_of_new(context: DefaultExecutionContext) -> str | None:
     """The project of the VNF that a new run is about, as it is now."""
-    name = context.get_current_parameters()["vnf"]
+    name = context.get_current_parameters()["vnf"]  # type: ignore[no-untyped-call]
     found = context.connection.execute(select(VnfRow.project).where(VnfRow.name == name))
     project: str | None = found.scalar_one_or_none()
     return project
@@ -260,6 +260,7 @@ class RunRow(Base):
         Index("runs_ended", "ended_at"),
         Index("runs_of_project", "project", "started_at"),
         Index("runs_by_time", "started_at"),
+        Index("runs_of_kind", "kind", "started_at"),
         Index("runs_of_request", "request_key", unique=True),
     )
 

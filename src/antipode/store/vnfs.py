@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import Engine, Text, cast, delete, select
+from sqlalchemy import Engine, Text, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from antipode.errors import InvalidInput, NotFound
@@ -19,8 +19,12 @@ class Vnfs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def put(self, vnf: Vnf) -> bool:
-        """Store a definition; whether it is new and did not replace one of the same name."""
+    def put(self, vnf: Vnf, policy: str | None = None) -> bool:
+        """Store a definition; whether it is new and did not replace one of the same name.
+
+        Args:
+            policy: that its protections are of.
+        """
         definition = vnf.model_dump(mode="json")
         with Session(self._engine) as session, session.begin():
             # the earlier one is not read, as it may be damaged
@@ -31,6 +35,7 @@ class Vnfs:
                     definition=definition,
                     added_at=time.time(),
                     project=vnf.project,
+                    policy=policy,
                 )
             )
             return not replaced.rowcount  # type: ignore[attr-defined]
@@ -80,6 +85,49 @@ class Vnfs:
             raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
         project: str | None = found.project
         return project
+
+    def page(
+        self, projects: Sequence[str] | None, limit: int, marker: str | None = None
+    ) -> list[VnfRow]:
+        """Some VNFs as they are stored, in the order of their names.
+
+        Args:
+            projects: only of these; None: of all, and of none.
+            marker: the name after which they begin.
+        """
+        rows = select(VnfRow)
+        if projects is not None:
+            one = len(projects) == 1
+            rows = rows.where(
+                VnfRow.project == projects[0] if one else VnfRow.project.in_(projects)
+            )
+        if marker is not None:
+            rows = rows.where(VnfRow.name > marker)
+        with Session(self._engine) as session:
+            return list(session.scalars(rows.order_by(VnfRow.name).limit(limit)))
+
+    def row(self, name: str) -> VnfRow:
+        """A VNF as it is stored.
+
+        Raises:
+            NotFound: it was never added here.
+        """
+        with Session(self._engine) as session:
+            if (row := session.get(VnfRow, name)) is None:
+                raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
+        return row
+
+    def count(self, project: str) -> int:
+        """How many VNFs a project has."""
+        counted = select(func.count()).where(VnfRow.project == project)
+        with Session(self._engine) as session:
+            return session.scalar(counted) or 0
+
+    def chosen_by(self, policy: str) -> list[str]:
+        """The VNFs whose protections were chosen by a policy."""
+        chosen = select(VnfRow.name).where(VnfRow.policy == policy).order_by(VnfRow.name)
+        with Session(self._engine) as session:
+            return list(session.scalars(chosen))
 
     def versions(self) -> dict[str, float]:
         """When each definition was stored, in seconds since the epoch, by name."""

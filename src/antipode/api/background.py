@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resumes and aborts runs that no service would touch by itself, in threads of the API's process.
+They are as durable as elsewhere: another process continues what this one leaves.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.timeline import Observer, Unobserved
+from antipode.errors import AntipodeError
+
+LOG = logging.getLogger(__name__)
+AT_ONCE = 4
+BEGINS_WITHIN_S = 10.0
+LOOK_S = 0.1
+Work = Callable[[Deployment, str, Observer], Any]
+
+
+class Background:
+    """Threads that carry out such work."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="api run")
+
+    def begin(self, work: Work, run: str) -> None:
+        """Begin work on a run, on behalf of the caller; it has begun when this returns.
+
+        Raises:
+            AntipodeError: it cannot begin.
+        """
+        before = self._deployment.runs.standing(run)
+        context = contextvars.copy_context()
+        future = self._threads.submit(context.run, self._carried_out, work, run)
+        deadline = time.monotonic() + BEGINS_WITHIN_S
+        while time.monotonic() < deadline:
+            if wait([future], LOOK_S).done:
+                future.result()
+                return
+            if self._deployment.runs.standing(run) != before:
+                break
+        future.add_done_callback(_logged)
+
+    def _carried_out(self, work: Work, run: str) -> None:
+        work(self._deployment, run, Unobserved())
+
+
+def _logged(future: Future[None]) -> None:
+    if isinstance(error := future.exception(), AntipodeError):
+        LOG.warning("%s", error)
+    elif error is not None:
+        LOG.error("a fault of antipode", exc_info=error)

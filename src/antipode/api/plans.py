@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/plans`: plans over many VNFs, for the staff."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from antipode.api import changes, conventions, run_requests
+from antipode.api.conventions import PlanName, href
+from antipode.api.gate import Asked, route
+from antipode.api.runs import IdempotencyKey, OnePreview, OneRun, Preview, get_run
+from antipode.errors import NotConfirmed
+from antipode.operations import approvals, plans
+from antipode.operations.shown import plan as words
+
+ROUTES = APIRouter(prefix="/v1", tags=["plans"])
+Json = dict[str, Any]
+
+
+class PlanList(BaseModel):
+    plans: list[Json]
+
+
+class OnePlan(BaseModel):
+    plan: Json
+
+
+class PlanRun(conventions.Body):
+    """What is done with all VNFs of a plan."""
+
+    kind: Literal["precheck", "drill", "failover", "migrate", "failback"]
+    to: changes.SiteName | None = None
+    fence: Literal["required", "try"] | None = None
+    lost_vaults: Annotated[list[changes.SiteName], Field(max_length=20, default_factory=list)]
+    confirm: Annotated[
+        str | None,
+        Field(max_length=64, description="the name of the plan: it is meant"),
+    ] = None
+
+
+class GivenPlanRun(conventions.Body):
+    run: PlanRun
+
+
+@route(ROUTES, "GET", "/plans", "plan:get", is_long=True)
+def list_plans(asked: Asked) -> PlanList:
+    """List the plans that the vaults have."""
+    return PlanList(plans=list(plans.listed(asked.deployment)))
+
+
+@route(ROUTES, "GET", "/plans/{plan}", "plan:get", is_long=True)
+def get_plan(asked: Asked, plan: PlanName) -> OnePlan:
+    """Show a plan."""
+    return OnePlan(plan=plans.show(asked.deployment, plan))
+
+
+@route(ROUTES, "POST", "/plans/{plan}/previews", "plan:run", is_long=True)
+def preview_plan(asked: Asked, plan: PlanName, given: GivenPlanRun) -> OnePreview:
+    """Show what would be done with each VNF of a plan. Nothing is changed."""
+    found = _prepared(asked, plan, given.run)
+    return OnePreview(
+        preview=Preview(
+            kind=given.run.kind,
+            lines=list(words.lines(found)),
+            details=words.record(found),
+            approvals_needed=approvals.needed(asked.deployment, plans.request(found)),
+        )
+    )
+
+
+@route(ROUTES, "POST", "/plans/{plan}/runs", "plan:run", is_long=True, status_code=202)
+def create_plan_run(
+    asked: Asked,
+    request: Request,
+    response: Response,
+    plan: PlanName,
+    given: GivenPlanRun,
+    idempotency_key: IdempotencyKey = None,
+) -> OneRun:
+    """Carry a plan out. It is queued for a service, or awaits approval."""
+    key = run_requests.key_of(asked, idempotency_key)
+    digest = run_requests.digest_of(asked, given.model_dump(mode="json"))
+    before = run_requests.made_before(asked, key, digest)
+    if before is None:
+        if given.run.kind != "precheck" and given.run.confirm != plan:
+            raise NotConfirmed(f"give confirm: {plan}, if that is meant; see its preview first")
+        found = _prepared(asked, plan, given.run)
+        lines = list(words.lines(found))
+        made = run_requests.begun(asked, lambda: plans.request(found), lines, key, digest)
+    else:
+        made = before.id
+    response.headers["Location"] = href(request, "runs", made)
+    shown: OneRun = get_run(asked, request, made)
+    return shown
+
+
+def _prepared(asked: Asked, plan: str, wanted: PlanRun) -> plans.Prepared:
+    deployment, lost = asked.deployment, wanted.lost_vaults
+    source = plans.find(deployment, plan, wanted.kind, wanted.to, lost=lost)
+    return plans.prepare(deployment, source, wanted.kind, wanted.to, lost, wanted.fence)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every route that there is, by the OpenAPI document: none lets a tenant see or do anything of
+another project. A new route without a rule fails here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from antipode.api.app import _rooms as rooms
+from antipode.api.gate import Installation
+from antipode.api.rules import RULES
+from tests.unit.api.conftest import Client, Clients, Things
+
+OPEN = {"GET /", "GET /v1", "GET /healthcheck", "GET /openapi.json"}
+NAMES = {"option": "quiesced-snapshot", "point": "newest", "policy": "gold", "plan": "all-is-lost"}
+
+
+def every() -> list[tuple[str, str, str | None]]:
+    """Method, path and rule of each route."""
+    return [
+        (method, route.path, (route.openapi_extra or {}).get("x-rule"))  # type: ignore[attr-defined]
+        for room in rooms()
+        for route in room.routes
+        for method in sorted(route.methods - {"HEAD"})  # type: ignore[attr-defined]
+    ]
+
+
+ROUTES = every()
+BEHIND = [(method, path) for method, path, rule in ROUTES if rule is not None]
+ABOUT_ONE = [(m, p) for m, p in BEHIND if "{vnf}" in p or "{run}" in p]
+OF_STAFF = [
+    (m, p)
+    for m, p in BEHIND
+    if any(f"{m} {p}" in r.operations and "all_projects:True" in r.check for r in RULES)
+]
+
+
+def path_of(path: str, **names: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: {**NAMES, **names}[found[1]], path)
+
+
+def refusal(client: Client, method: str, path: str, *secret: str) -> tuple[int, dict[str, Any]]:
+    """The status and the fault of an answer, without the names that were asked for."""
+    answer = client.ask(method, path, json={} if method in ("POST", "PUT") else None)
+    text = answer.text
+    for name in sorted(secret, key=len, reverse=True):
+        text = text.replace(name, "NAME")
+    return answer.status_code, {"text": text}
+
+
+def test_each_route_has_a_rule_or_is_known_to_be_open() -> None:
+    assert {f"{m} {p}" for m, p, rule in ROUTES if rule is None} == OPEN
+
+
+def test_each_rule_is_of_routes_that_there_are() -> None:
+    there = {f"{method} {path}" for method, path in BEHIND}
+    named = {operation for rule in RULES for operation in rule.operations}
+    assert named == there
+
+
+def test_each_route_asks_the_rule_that_names_it() -> None:
+    for method, path, rule in ROUTES:
+        if rule is None:
+            continue
+        [of_route] = [r.name for r in RULES if f"{method} {path}" in r.operations]
+        assert rule == f"disaster-recovery:{of_route}"
+
+
+def test_no_route_answers_without_a_token(clients: Clients, things: Things) -> None:
+    nobody = clients.with_token(None)
+    for method, path in BEHIND:
+        there = path_of(path, vnf="hlr", run=things.mine)
+        assert refusal(nobody, method, there)[0] == 401, f"{method} {path}"
+
+
+def test_a_thing_of_another_project_is_as_if_it_were_not_there(
+    clients: Clients, things: Things
+) -> None:
+    stranger = clients.user("stranger")
+    for method, path in ABOUT_ONE:
+        answers = [
+            refusal(stranger, method, path_of(path, vnf=vnf, run=run), vnf, run)
+            for vnf, run in (
+                ("hlr", things.mine),
+                ("staffs", things.staffs),
+                ("absent", "no-such-run"),
+            )
+        ]
+        assert answers[0][0] == 404, f"{method} {path}"
+        assert answers[0] == answers[1] == answers[2], f"{method} {path}"
+
+
+def test_what_is_the_staffs_is_closed_to_tenants(clients: Clients, things: Things) -> None:
+    for user in ("stranger", "tenant-operator", "antipode"):
+        client = clients.user(user)
+        for method, path in OF_STAFF:
+            there = path_of(path, vnf="hlr", run=things.mine)
+            assert refusal(client, method, there)[0] in (403, 404), f"{user}: {method} {path}"
+
+
+def test_no_list_names_a_thing_of_another_project(clients: Clients, things: Things) -> None:
+    stranger = clients.user("stranger")
+    for method, path in BEHIND:
+        if method != "GET" or "{" in path:
+            continue
+        for query in ("", "?vnf=hlr", f"?marker={things.mine}", "?limit=1000"):
+            text = stranger.get(f"{path}{query}").text.replace(f"marker {things.mine}", "")
+            assert "hlr" not in text, f"{path}{query}"
+            assert "staffs" not in text, f"{path}{query}"
+
+
+def test_an_observer_changes_nothing(clients: Clients, things: Things) -> None:
+    for user in ("tenant-observer", "observer"):
+        client = clients.user(user)
+        for method, path in BEHIND:
+            if method == "GET":
+                continue
+            there = path_of(path, vnf="hlr", run=things.mine)
+            status, _ = refusal(client, method, there)
+            assert status == 403, f"{user}: {method} {path}"
+
+
+def test_the_staff_reaches_each_thing(clients: Clients, things: Things) -> None:
+    boss = clients.user("boss")
+    for method, path in ABOUT_ONE:
+        for run, vnf in things.vnfs.items():
+            if method != "GET":
+                continue
+            status, _ = refusal(boss, method, path_of(path, vnf=vnf, run=run))
+            gone = "{point}" in path  # there is none
+            assert status == (404 if gone else 200), f"{method} {path} of {vnf}"
+
+
+def kinds() -> Iterator[tuple[str, str]]:
+    for kind in ("protect", "precheck", "drill", "drill-cleanup", "verify"):
+        yield kind, "member"
+    for kind in ("failover", "migrate", "failback", "fence", "reprotect", "undo", "commit"):
+        yield kind, "operator"
+
+
+@pytest.mark.parametrize(("kind", "persona"), list(kinds()))
+def test_a_kind_of_run_is_for_its_persona(
+    clients: Clients, things: Things, installation: Installation, kind: str, persona: str
+) -> None:
+    more = {"failover": {"to": "site-b"}, "fence": {"site": "site-a"}}.get(kind, {})
+    asked = {"run": {"kind": kind, "confirm": "no", **more}}
+    if kind in ("protect", "precheck", "verify"):
+        del asked["run"]["confirm"]
+    rules, users = installation.rules, {}
+    for user in ("tenant-observer", "demo", "tenant-operator"):
+        client = clients.user(user)
+        caller = installation.keystones.validate(str(client.token))
+        users[user] = rules.allows(caller, f"run:{kind}", "vnf")
+        if not users[user]:
+            assert client.post("/v1/vnfs/hlr/runs", asked).status_code == 403
+    assert users == {
+        "tenant-observer": False,
+        "demo": persona == "member",
+        "tenant-operator": True,
+    }
+
+
+def test_a_thing_of_no_project_is_of_no_caller_without_one(
+    installation: Installation, sites: Any
+) -> None:
+    caller = installation.keystones.validate(sites["site-a"].token("backup"))
+    assert caller.project is None
+    for rule in RULES:
+        assert not installation.rules.allows(caller, rule.name, None), rule.name
+        assert not installation.rules.allows(caller, rule.name, "vnf"), rule.name
+        assert not installation.rules.allows(caller, rule.name, "None"), rule.name
