@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from antipode import __version__
 from antipode.api import (
     audit,
     faults,
@@ -23,6 +22,7 @@ from antipode.api import (
     versions,
     vnfs,
 )
+from antipode.api.document import document
 from antipode.api.envelope import Envelope
 from antipode.api.gate import Installation
 from antipode.errors import AntipodeError
@@ -34,16 +34,15 @@ def application(installation: Installation) -> FastAPI:
     """The REST API of an installation, as an ASGI application."""
     app = FastAPI(
         title="antipode",
-        version=__version__,
-        description="Geo-site disaster recovery for VNFs on OpenStack.",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
     )
     app.state.installation = installation
-    for routes in _rooms():
+    for routes in rooms():
         app.include_router(routes)
+    app.openapi_schema = document(rooms())
     app.add_exception_handler(AntipodeError, _of_antipode)
     app.add_exception_handler(RequestValidationError, _of_wrong_input)
     app.add_exception_handler(HTTPException, _of_http)
@@ -52,9 +51,10 @@ def application(installation: Installation) -> FastAPI:
     return app
 
 
-def _rooms() -> list[APIRouter]:
-    rooms = versions, sites, vnfs, points, runs, reports, policies, plans, audit
-    return [room.ROUTES for room in rooms]
+def rooms() -> list[APIRouter]:
+    """The routes of all resources."""
+    each = versions, sites, vnfs, points, runs, reports, policies, plans, audit
+    return [room.ROUTES for room in each]
 
 
 def _of_antipode(request: Request, error: Exception) -> Response:

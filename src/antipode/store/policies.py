@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.policy import Policy
+from antipode.store.rows import removed
 from antipode.store.tables import PolicyRow
 
 
@@ -53,9 +54,7 @@ class Policies:
 
     def remove(self, name: str) -> bool:
         """Remove a policy; whether there was one."""
-        with Session(self._engine) as session, session.begin():
-            removed = session.execute(delete(PolicyRow).where(PolicyRow.name == name))
-            return bool(removed.rowcount)  # type: ignore[attr-defined]
+        return removed(self._engine, PolicyRow, name)
 
 
 def _read(row: PolicyRow) -> Policy:

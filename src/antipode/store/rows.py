@@ -7,7 +7,14 @@ from sqlalchemy import Engine, delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from antipode.store.tables import LookRow, MissedRow, ReadinessRow, ScheduleRow
+from antipode.store.tables import (
+    LookRow,
+    MissedRow,
+    PolicyRow,
+    ReadinessRow,
+    ScheduleRow,
+    VnfRow,
+)
 
 
 def created(engine: Engine, row: DeclarativeBase) -> bool:
@@ -18,6 +25,13 @@ def created(engine: Engine, row: DeclarativeBase) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def removed(engine: Engine, table: type[VnfRow | PolicyRow], name: str) -> bool:
+    """Delete the row of this name; whether there was one."""
+    with Session(engine) as session, session.begin():
+        gone = session.execute(delete(table).where(table.name == name))
+        return bool(gone.rowcount)  # type: ignore[attr-defined]
 
 
 def forget_vnf(

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf, from_first_edition
+from antipode.store.rows import removed
 from antipode.store.tables import VnfRow
 
 
@@ -153,9 +154,7 @@ class Vnfs:
 
     def remove(self, name: str) -> bool:
         """Forget a definition, readable or not; whether there was one."""
-        with Session(self._engine) as session, session.begin():
-            removed = session.execute(delete(VnfRow).where(VnfRow.name == name))
-            return bool(removed.rowcount)  # type: ignore[attr-defined]
+        return removed(self._engine, VnfRow, name)
 
 
 def _read(name: str, text: str | None) -> Vnf | InvalidInput:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antipode.api.app import _rooms as rooms
+from antipode.api.app import rooms
 from antipode.api.gate import Installation
 from antipode.api.rules import RULES
 from tests.unit.api.conftest import Client, Clients, Things
@@ -22,11 +22,11 @@ NAMES = {"option": "quiesced-snapshot", "point": "newest", "policy": "gold", "pl
 
 def every() -> list[tuple[str, str, str | None]]:
     """Method, path and rule of each route."""
+    routes: list[Any] = [route for room in rooms() for route in room.routes]
     return [
-        (method, route.path, (route.openapi_extra or {}).get("x-rule"))  # type: ignore[attr-defined]
-        for room in rooms()
-        for route in room.routes
-        for method in sorted(route.methods - {"HEAD"})  # type: ignore[attr-defined]
+        (method, route.path, (route.openapi_extra or {}).get("x-rule"))
+        for route in routes
+        for method in sorted(route.methods - {"HEAD"})
     ]
 
 
