@@ -175,12 +175,20 @@ def report_schema() -> str:
 
 def write() -> None:
     """Write the pages."""
-    from tests import manual  # which reads the parsers of this module
+    from tests import api_reference, manual  # which reads the parsers of this module
 
     (DOCS / "commands.md").write_text(commands_page())
     (DOCS / "errors.md").write_text(errors_page())
     (DOCS / "antipode.1").write_text(manual.manual_page())
     (DOCS / "report.schema.json").write_text(report_schema())
+    former = DOCS / "openapi.json"
+    if former.exists():
+        found = api_reference.breaks(json.loads(former.read_text()), api_reference.openapi())
+        if found:
+            raise SystemExit(f"raise the microversion: {'; '.join(found)}")
+    former.write_text(api_reference.openapi_text())
+    (DOCS / "api-reference.md").write_text(api_reference.page())
+    (DOCS / "policy.yaml").write_text(api_reference.policy_text())
 
 
 if __name__ == "__main__":

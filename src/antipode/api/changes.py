@@ -231,7 +231,7 @@ def _drill(deployment: Deployment, vnf: str, change: Drill) -> Planned:
 def _drill_cleanup(deployment: Deployment, vnf: str, change: DrillCleanup) -> Planned:
     site, rows = drill.uncleaned(deployment, vnf, change.site)
     ids = [row.id for row in rows]
-    left = drill.left_by(deployment, site, ids)
+    left = drill.left_by(deployment, vnf, site, ids)
     return Planned(
         lambda: drill.cleanup_request(vnf, site, ids),
         [f"what drills of VNF {vnf} have left at {site} is removed", *(f"  {one}" for one in left)],

@@ -35,6 +35,7 @@ class PlanRun(conventions.Body):
     to: changes.SiteName | None = None
     fence: Literal["required", "try"] | None = None
     lost_vaults: Annotated[list[changes.SiteName], Field(max_length=20, default_factory=list)]
+    without_blocked: bool = False
     confirm: Annotated[
         str | None,
         Field(max_length=64, description="the name of the plan: it is meant"),
@@ -88,6 +89,7 @@ def create_plan_run(
         if given.run.kind != "precheck" and given.run.confirm != plan:
             raise NotConfirmed(f"give confirm: {plan}, if that is meant; see its preview first")
         found = _prepared(asked, plan, given.run)
+        found.must_begin(without=given.run.without_blocked)
         lines = list(words.lines(found))
         made = run_requests.begun(asked, lambda: plans.request(found), lines, key, digest)
     else:
