@@ -29,12 +29,27 @@ Cloud = Annotated[str, Field(min_length=1)]
 Container = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")]
 
 
+class MoverConfig(Model):
+    """This host can attach volumes of a site: it reaches the site's storage, by Cinder's
+    attachments and os-brick.
+    """
+
+    root_helper: Annotated[str, Field(min_length=1)] = "sudo"
+    """what os-brick runs commands with that need root"""
+    asks_host: bool = False
+    """whether os-brick is asked for this host's initiator names and ports: iSCSI, Fibre Channel and
+    NVMe need them, RBD does not
+    """
+
+
 class SiteConfig(Model):
     cloud: Cloud
     projects: dict[Name, Cloud] = Field(default_factory=dict)
     """by the name that VNF files give a project: the entry of clouds.yaml that is of it here"""
     store: Name | None = None
     """the backup store that the site's cinder-backup writes to"""
+    mover: MoverConfig | None = None
+    """None: this host attaches no volumes there"""
 
 
 class SwiftVault(Model):

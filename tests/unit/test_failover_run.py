@@ -97,6 +97,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(cloud_site, "connect", connect)
     monkeypatch.setattr(planning, "make_plan", lambda manifest, site: samples.plan())
     monkeypatch.setattr(FromBackups, "provide", provide)
+    monkeypatch.setattr(FromBackups, "settle", lambda *_: [])
     monkeypatch.setattr(plugging, "create_ports", create_ports)
     monkeypatch.setattr(rollback, "remove_failed", lambda *_: False)
     monkeypatch.setattr(rollback, "remove_twins", lambda *_: [])

@@ -86,7 +86,7 @@ class VnfShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.model.vnf import recovery_words
-        from antipode.operations.inspect import look
+        from antipode.operations.inspect import look, standing_summary
 
         seen = look(deployment, parsed_args.vnf)
         return columns(
@@ -106,6 +106,7 @@ class VnfShow(ShowCommand):
                 "capture": seen.status.vnf.capture,
                 "not_captured": {m: recovery_words(w) for m, w in seen.untouched.items()},
                 "protections": [p.model_dump(mode="json") for p in seen.status.vnf.protections],
+                "standing": standing_summary(deployment, seen.status.vnf),
                 "map": {k: v for k, v in seen.status.vnf.map.model_dump().items() if v},
             }
         )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
     from antipode.engine.flows import Flows
+    from antipode.mover.child import Mover
     from antipode.recover.dns import DnsProvider
     from antipode.transfer.expiry import Seen
 
@@ -76,6 +77,7 @@ class Deployment:
         self._sites: dict[str, Site] = {}
         self._objects: dict[str, Objects] = {}
         self._dns: dict[str, DnsProvider] = {}
+        self._movers: dict[str, Mover] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
@@ -267,6 +269,41 @@ class Deployment:
         """
         name = self.config.store_name(site, wanted)
         return None if name is None else self.store(name)
+
+    def mover(self, site: Site, origin: str, wanted: str | None = None) -> Mover:
+        """That which writes volumes at a site from the backups of another; one that says why it
+        does not, where this host has none.
+
+        Args:
+            origin: the site of the backups.
+            wanted: the backup store that the VNF file names.
+        """
+        from antipode.mover.child import ChildMover, NoMover
+        from antipode.mover.job import Access
+
+        locks = self.config.state_dir / "locks" / "mover"
+        settings = self.config.site(site.name).mover
+        if settings is None:
+            return NoMover(locks, f"{site.name} has no `mover` in antipode.yaml of this host")
+        try:
+            store = self.config.store_name(origin, wanted)
+            if store is None:
+                return NoMover(locks, f"no backup store is configured for {origin}")
+            access = Access(
+                site=site.name,
+                cloud=self.config.cloud(site.name, site.project),
+                store=f"backup store {store}",
+                store_cloud=self.config.store(store).cloud,
+                root_helper=settings.root_helper,
+                asks_host=settings.asks_host,
+            )
+            with self._lock:
+                key = f"{access.cloud} {store}"
+                if key not in self._movers:
+                    self._movers[key] = ChildMover(access, locks)
+                return self._movers[key]
+        except InvalidInput as error:
+            return NoMover(locks, str(error))
 
     def dns(self, wanted: str | None = None) -> DnsProvider:
         """A DNS provider of the configuration; the only one by default.

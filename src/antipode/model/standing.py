@@ -27,6 +27,10 @@ READ_AT = "antipode:standing-read-at"
 """when all of it was read for the last time, in seconds since the epoch"""
 RETIRED = "antipode:standing-retired"
 """a process that cannot be seen may still write it: it is of no more use, and is removed"""
+NO_SNAPSHOT = "none"
+"""in the place of both"""
+RELEASED = "released-"
+"""What a claim begins with that is no writer's."""
 OF_SNAPSHOT = "antipode:standing-of"
 """of a snapshot: the volume, so that one which no metadata name is found"""
 
@@ -52,8 +56,18 @@ class Standing:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether no writer has it, as far as Cinder and its metadata say."""
+        """Whether it holds a backup that is known, and no writer has it."""
         return self.status == "available" and self.holds is not None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no writer has it, whatever it holds."""
+        return self.is_at_rest or (self.status == "available" and self.claim.startswith(RELEASED))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it is of no use any more."""
+        return self.status.startswith("error") or self.status == "deleting"
 
 
 def standing_key(vnf: str, source_id: str) -> str:
@@ -64,6 +78,18 @@ def standing_key(vnf: str, source_id: str) -> str:
 def new_claim() -> str:
     """A name for a writer, unlike all others."""
     return secrets.token_hex(12)
+
+
+def released(claim: str) -> str:
+    """A claim by which nothing writes the volume."""
+    return f"{RELEASED}{claim}"
+
+
+def held_backup(metadata: Mapping[str, str]) -> str | None:
+    """The backup that a volume holds, by its metadata; None where that is not known."""
+    claim = metadata.get(CLAIM) or ""
+    backup, _, writer = (metadata.get(HOLDS) or "").partition("@")
+    return backup if backup and claim and writer == claim else None
 
 
 def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
@@ -78,7 +104,6 @@ def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
     if RETIRED in metadata or is_taken(volume):
         return None
     claim = str(metadata.get(CLAIM) or "")
-    backup, _, writer = str(metadata.get(HOLDS) or "").partition("@")
     snapshot, _, held = str(metadata.get(SNAPSHOT) or "").partition("@")
     try:
         read_at = float(metadata.get(READ_AT) or 0)
@@ -90,8 +115,8 @@ def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
         size_gib=int(volume["size"]),
         status=str(volume["status"]),
         claim=claim,
-        holds=backup if backup and claim and writer == claim else None,
-        snapshot=snapshot or None,
+        holds=held_backup(metadata),
+        snapshot=snapshot if held else None,
         snapshot_holds=held or None,
         read_at=read_at,
     )
@@ -105,6 +130,12 @@ def is_standing(volume: Mapping[str, Any]) -> bool:
     return STANDING in metadata and metadata.get(VOLUME) == volume["id"]
 
 
+def is_standing_of(volume: Mapping[str, Any], vnf: str) -> bool:
+    """Whether a volume stands for one of this VNF, or did until it was retired."""
+    said = volume["metadata"].get(STANDING) or ""
+    return said.startswith(f"{vnf}/") and is_standing(volume) and not is_taken(volume)
+
+
 def is_taken(volume: Mapping[str, Any]) -> bool:
     """Whether a recovery has a standing volume."""
     return KEY in volume["metadata"] or RUN in volume["metadata"]
@@ -112,8 +143,10 @@ def is_taken(volume: Mapping[str, Any]) -> bool:
 
 def given_back(volume: Mapping[str, Any]) -> dict[str, str]:
     """The metadata of a standing volume that a recovery had: what it holds is not known."""
-    kept = {k: v for k, v in volume["metadata"].items() if k in (STANDING, VOLUME, SNAPSHOT)}
-    return {**kept, CLAIM: new_claim()}
+    kept = {
+        k: v for k, v in volume["metadata"].items() if k in (STANDING, VOLUME, SNAPSHOT, READ_AT)
+    }
+    return {**kept, CLAIM: released(new_claim())}
 
 
 def of_standing(metadata: Mapping[str, str]) -> dict[str, str]:

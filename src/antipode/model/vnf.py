@@ -274,6 +274,8 @@ class Protection(Model):
     """what is accepted at least: a recovery point that would be worse is not made"""
     full_every: AnyFullEvery | None = None
     """after how many recovery points, or after what time, a chain ends with a full backup"""
+    standing: bool = False
+    """whether the service keeps volumes at the backup sites at its newest recovery point"""
 
     @property
     def keeps(self) -> Retention | Literal["all"]:

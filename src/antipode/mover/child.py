@@ -28,6 +28,11 @@ class Mover(Protocol):
         """Where the locks of writers of this host are, by their claims."""
         ...
 
+    @property
+    def missing(self) -> str:
+        """Why it can write nothing; empty where it can."""
+        ...
+
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
@@ -41,8 +46,25 @@ class Mover(Protocol):
         ...
 
 
+class NoMover:
+    """In the place of a mover, where this host has none."""
+
+    def __init__(self, locks: Path, why: str) -> None:
+        self.locks, self.missing = locks, why
+
+    def carry(
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+    ) -> dict[str, Outcome]:
+        return {
+            v.volume: Outcome(volume=v.volume, code="resource-failed", problem=self.missing)
+            for v in volumes
+        }
+
+
 class ChildMover:
     """`Mover` by a process of this host."""
+
+    missing = ""
 
     def __init__(self, access: Access, locks: Path) -> None:
         """
@@ -52,39 +74,47 @@ class ChildMover:
         libraries.need("os_brick", "mover", "attaching volumes to this host")
         self._access = access
         self.locks = locks
+        self._turn = threading.Lock()
+        """of the memory that one process takes"""
 
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
-        job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "antipode.mover.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # a signal of the terminal is for us, who end it in good order
-        )
-        said, failed = _Lines(process.stdout), _Lines(process.stderr)
-        assert process.stdin is not None  # a pipe
-        try:
-            process.stdin.write(job.model_dump_json().encode() + b"\n")
-            process.stdin.flush()
-            _await(process, go_on)
-        except BrokenPipeError:
-            process.wait()  # it says below why it has ended
-        finally:
-            process.stdin.close()  # it ends by that, if it has not ended yet
-            process.wait()
-        for words in failed.all():
-            LOG.debug("mover: %s", words)
-        outcomes = [Outcome.model_validate_json(line) for line in said.all()]
-        found = {outcome.volume: outcome for outcome in outcomes}
-        why = f"the mover has ended with {process.returncode}: {' '.join(failed.all())[-SAID:]}"
-        for volume in volumes:
-            if volume.volume not in found:
-                lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
-                found[volume.volume] = lost
-        return found
+        with self._turn:
+            job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
+            return _done(job, go_on)
+
+
+def _done(job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
+    """Do a job in a new process."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "antipode.mover.process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a signal of the terminal is for us, who end it in good order
+    )
+    said, failed = _Lines(process.stdout), _Lines(process.stderr)
+    assert process.stdin is not None  # a pipe
+    try:
+        process.stdin.write(job.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+        _await(process, go_on)
+    except BrokenPipeError:
+        process.wait()  # it says below why it has ended
+    finally:
+        process.stdin.close()  # it ends by that, if it has not ended yet
+        process.wait()
+    for words in failed.all():
+        LOG.debug("mover: %s", words)
+    outcomes = [Outcome.model_validate_json(line) for line in said.all()]
+    found = {outcome.volume: outcome for outcome in outcomes}
+    why = f"the mover has ended with {process.returncode}: {' '.join(failed.all())[-SAID:]}"
+    for volume in job.volumes:
+        if volume.volume not in found:
+            lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
+            found[volume.volume] = lost
+    return found
 
 
 def _await(process: subprocess.Popen[bytes], go_on: Callable[[], None]) -> None:

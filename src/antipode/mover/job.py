@@ -53,6 +53,8 @@ class Outcome(Model):
     code: str = ""
     """of the error; empty: it holds the wanted backup"""
     problem: str = ""
+    touched: bool = True
+    """whether anything may have been written"""
     blocks: int = 0
     objects: int = 0
     fetched: int = 0

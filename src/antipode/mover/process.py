@@ -64,7 +64,7 @@ def _say(outcomes: list[Outcome]) -> None:
 
 
 def _failed(volume: str, code: str, problem: str) -> Outcome:
-    return Outcome(volume=volume, code=code, problem=problem)
+    return Outcome(volume=volume, code=code, problem=problem, touched=False)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -41,14 +42,25 @@ def carry(
     ends = stop or threading.Event()
 
     def one(wanted: VolumeJob) -> Outcome:
-        began = time.monotonic()
+        began, touched = time.monotonic(), threading.Event()
+
+        def failed(code: str, problem: str) -> Outcome:
+            return Outcome(
+                volume=wanted.volume, code=code, problem=problem, touched=touched.is_set()
+            )
+
+        @contextmanager
+        def noted(volume: str) -> Iterator[Target]:
+            with attached(volume) as target:
+                touched.set()
+                yield target
+
         try:
-            moved, foreign = _bring(wanted, site, store, attached, ends)
+            moved, foreign = _bring(wanted, site, store, noted, ends)
         except AntipodeError as error:
-            return Outcome(volume=wanted.volume, code=error.code, problem=str(error))
+            return failed(error.code, str(error))
         except Exception as error:  # of a library of the storage: another volume may do
-            problem = f"{type(error).__name__}: {error}"
-            return Outcome(volume=wanted.volume, code="unexpected", problem=problem)
+            return failed("unexpected", f"{type(error).__name__}: {error}")
         seconds = round(time.monotonic() - began, 3)
         return Outcome(volume=wanted.volume, foreign=foreign, seconds=seconds, **asdict(moved))
 

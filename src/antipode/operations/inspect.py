@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from antipode.cloud.site import Site
 from antipode.engine import activity
@@ -24,7 +25,7 @@ from antipode.protect import checks
 from antipode.protect.option import OPTIONS
 from antipode.protect.partial import choose
 from antipode.recover.plan import of_different_moments
-from antipode.runs import transitions
+from antipode.runs import standing_status, transitions
 from antipode.runs.transitions import Transition
 from antipode.topology import discovery
 from antipode.topology.losses import losses
@@ -229,3 +230,10 @@ def _from_vault(found: Status, reason: str) -> Look:
     assert found.newest is not None  # the status of a VNF that is not known here is made of it
     source = f"recovery point {found.newest.id}, because {reason}"
     return Look(found, found.newest.topology, source, found.newest.not_captured)
+
+
+def standing_summary(deployment: Deployment, vnf: Vnf) -> dict[str, Any]:
+    """What this installation knows of the standing volumes of a VNF, by site; empty where none are
+    wanted. No site is called.
+    """
+    return standing_status.summary(deployment, vnf)

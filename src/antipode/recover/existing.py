@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.model.marks import KEY, is_copied, key_said
+from antipode.model.standing import Standing
+from antipode.recover import standing
 
 ByKey = dict[str, list[Json]]
 
@@ -27,7 +29,8 @@ class Found:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._listed: dict[str, ByKey] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._volumes: list[Json] | None = None
 
     def servers(self, key: str) -> list[Json]:
         """The servers that carry a key."""
@@ -37,9 +40,17 @@ class Found:
 
     def volumes(self, key: str) -> list[Json]:
         """The volumes that carry a key."""
-        return self._once("volumes", lambda: by_key(self._site.volumes.volumes(), keys_of)).get(
-            key, []
-        )
+        return self._once("volumes", lambda: by_key(self._all_volumes(), keys_of)).get(key, [])
+
+    def standing(self, vnf: str, source_id: str) -> list[Standing]:
+        """The standing volumes of a volume of a VNF, the best of them first."""
+        return standing.listed(self._all_volumes(), vnf).get(source_id, [])
+
+    def _all_volumes(self) -> list[Json]:
+        with self._lock:
+            if self._volumes is None:
+                self._volumes = self._site.volumes.volumes()
+            return self._volumes
 
     def backup(self, backup_id: str) -> Json | None:
         """The backup of this id, if it is known at the site."""

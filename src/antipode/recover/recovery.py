@@ -16,6 +16,7 @@ from antipode.model.steps import Timeline
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
+    from antipode.mover.child import Mover
     from antipode.recover.existing import Found
 
 
@@ -53,6 +54,8 @@ class Recovery:
     """by the size of a volume in GiB: seconds after which a restore without change is given up"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
+    mover: Mover | None = None
+    """writes standing volumes; None: there are none"""
     keys: str = ""
     """what the keys of its resources begin with; the recovery point's id by default"""
 

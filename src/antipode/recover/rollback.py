@@ -24,8 +24,9 @@ from antipode.model.marks import (
     neutron_maker,
 )
 from antipode.model.plan import RecoveryPlan, is_stand_in
+from antipode.model.standing import is_standing
 from antipode.model.steps import Step, Steps, Timeline
-from antipode.recover import networks
+from antipode.recover import networks, standing
 from antipode.recover.existing import by_key, keys_of
 from antipode.recover.recovery import Recovery, resource_key
 from antipode.recover.sources import PROVIDERS
@@ -93,11 +94,11 @@ def remove(
             kept += in_use
             step.result(left=len(in_use))
     left = kept
-    if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
+    if not problems:
+        standing.give_back(site, run, timeline)
+    if volumes := [v for v in site.volumes.volumes() if _is_to_go(v, run)]:
         with timeline.step(Steps.REMOVE_VOLUMES, site.name) as step:
-            refused, unfinished = _delete_volumes(
-                site, lambda v: volume_maker(v) == run, go_on, step
-            )
+            refused, unfinished = _delete_volumes(site, lambda v: _is_to_go(v, run), go_on, step)
             problems += refused
             left = [*kept, *unfinished]
             step.result(volumes=len(volumes), left=len(unfinished))
@@ -227,14 +228,18 @@ def remove_twins(
         for of_one in same
         if any(v["status"] == "in-use" for v in of_one)
         for v in of_one
-        if v["status"] in _UNUSED
+        if v["status"] in _UNUSED and not is_standing(v)
     }
     for volume in plan.unattached:
         of_one = there.get(resource_key(plan.keyed_by, volume.source_id), [])
         # no server tells which one is used: the one that has got all that it is to have
         if used := [v for v in of_one if v["metadata"].get(VOLUME) == v["id"]]:
             kept = min(used, key=lambda v: (v["created_at"], v["id"]))
-            twins |= {v["id"] for v in of_one if v is not kept and v["status"] in _UNUSED}
+            twins |= {
+                v["id"]
+                for v in of_one
+                if v is not kept and v["status"] in _UNUSED and not is_standing(v)
+            }
     if not twins:
         return left
     with timeline.step(Steps.REMOVE_SECOND_VOLUMES, site.name) as step:
@@ -285,6 +290,11 @@ def _is_busy(volume: Json, failed: Collection[str]) -> bool:
     users = users_of(volume)
     has_others = volume["status"] == "in-use" and users and not users & set(failed)
     return volume["status"] not in _DELETABLE and not has_others
+
+
+def _is_to_go(volume: Json, run: str) -> bool:
+    """Whether a run has made a volume: a standing one it has only taken."""
+    return volume_maker(volume) == run and not is_standing(volume)
 
 
 def volume_maker(volume: Json) -> str | None:

@@ -23,6 +23,7 @@ KINDS: Registry[RunKind] = Registry(
         "undo": "antipode.runs.undo:KIND",
         "commit": "antipode.runs.commit:KIND",
         "drill": "antipode.runs.drill:KIND",
+        "standing": "antipode.runs.standing:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
         "plan-precheck": "antipode.runs.plan:PRECHECK",
         "plan-drill": "antipode.runs.plan:DRILL",

@@ -264,6 +264,7 @@ def _drill(run: Run) -> None:
         timeline=run.timeline,
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
+        mover=run.deployment.mover(site, point.site, point.vnf.store),
         keys=run.id,
     )
     job = Job(run, request, recovery, digests, not_compared)

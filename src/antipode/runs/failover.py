@@ -52,6 +52,7 @@ from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import OF_NO_SERVER, Recovery
 from antipode.recover.sources import PROVIDERS
+from antipode.recover.standing import StandingSteps
 from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
 from antipode.runs.failover_fence import STOPPED_BY_FENCE, FenceFirst, Former
@@ -70,6 +71,7 @@ Json = dict[str, Any]
 PHASES = {
     Steps.IMPORT_RECORDS.words: "import",
     Steps.RESTORE_VOLUME.words: "restore",
+    StandingSteps.TAKE.words: "restore",
     Steps.CREATE_PORTS.words: "ports",
     Steps.BOOT_SERVER.words: "boot",
     Steps.PROBE.words: "answers",
@@ -350,6 +352,7 @@ def _fail_over(run: Run) -> None:
         timeline=run.timeline,
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
+        mover=run.deployment.mover(site, point.site, point.vnf.store),
     )
     former = Former(run, vaults, claim)
     try:

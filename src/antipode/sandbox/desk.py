@@ -60,6 +60,8 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
             "vault": {"swift": {"cloud": THIRD, "container": "antipode-vault"}},
             "backup_store": {"cloud": THIRD, "container": container},
         }
+    for site in SITES:  # their storage is in files of this machine
+        antipode["sites"][site]["mover"] = {}
     antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))

@@ -29,7 +29,7 @@ from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
 from antipode.runs import drill_cleanup, expire, history, orphans, verify
-from antipode.service import events, readiness
+from antipode.service import events, readiness, standing
 from antipode.service.conductor import Conductor
 from antipode.service.courier import Courier, couriers
 from antipode.service.events import Noticer
@@ -123,6 +123,11 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             )
             for look in returning
         ]
+        threads.append(
+            threading.Thread(
+                target=standing.follow, args=(deployment, stop), name="standing", daemon=True
+            )
+        )
         ready = [ReadinessLoop(deployment, name) for name in deployment.config.sites]
         threads += [
             threading.Thread(

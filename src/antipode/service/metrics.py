@@ -30,7 +30,7 @@ from antipode.model.readiness import Level
 from antipode.model.rpo import rpo
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
-from antipode.runs import protect, transitions
+from antipode.runs import protect, standing_status, transitions
 from antipode.service.observer import Observed, Observer
 from antipode.store.tables import FreezeRow, LookRow, ReadinessRow, RunRow
 
@@ -176,6 +176,7 @@ class Metrics(Collector):
                 for site in sites
             ],
         )
+        yield from _of_standing(deployment)
         now = deployment.freezes.now()
         yield from _of_freezes(freezes, list(deployment.config.sites), now)
         yield gauge(
@@ -200,6 +201,34 @@ class Metrics(Collector):
             [],
             [(self._waiting + len(deployment.questions.open()),)],
         )
+
+
+def _of_standing(deployment: Deployment) -> Iterator[Metric]:
+    """The series of standing volumes, as far as a recovery point was applied to them."""
+    found = [
+        (vnf.vnf, site, there)
+        for vnf in deployment.vnfs.all()
+        for site, there in standing_status.summary(deployment, vnf).items()
+        if "recovery_point" in there
+    ]
+    yield gauge(
+        "antipode_standing_lag_seconds",
+        "How much older what standing volumes hold is than the newest recovery point.",
+        ["vnf", "site"],
+        [(v, s, there["lag_s"]) for v, s, there in found if there["lag_s"] is not None],
+    )
+    yield gauge(
+        "antipode_standing_written_bytes",
+        "Bytes that the last apply has written into standing volumes.",
+        ["vnf", "site"],
+        [(v, s, there["written_bytes"]) for v, s, there in found],
+    )
+    yield gauge(
+        "antipode_standing_foreign_blocks",
+        "Blocks that held something else than was known, when all was read for the last apply.",
+        ["vnf", "site"],
+        [(v, s, there["foreign_blocks"]) for v, s, there in found],
+    )
 
 
 def _at_last(seen: Observed, known: ProtectedVnf | None) -> Observed:

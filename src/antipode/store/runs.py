@@ -354,6 +354,11 @@ class Runs:
         """The run that was made for a request to the API."""
         return self._first(select(RunRow).where(RunRow.request_key == key))
 
+    def newest_with_requests(self, kind: str, vnf: str, most: int) -> list[RunRow]:
+        """The newest runs of a kind and VNF, the newest first."""
+        wanted = _of(vnf).where(RunRow.kind == kind)
+        return self._rows(wanted.order_by(RunRow.started_at.desc()).limit(most))
+
     def newest_success(self, kind: str, vnf: str) -> RunRow | None:
         """The newest run of a kind and VNF that succeeded."""
         wanted = _of(vnf).where(RunRow.kind == kind, RunRow.state == "succeeded")

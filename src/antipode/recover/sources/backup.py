@@ -22,8 +22,16 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
-from antipode.recover.sources import VolumeProvider, encrypted, proof, records, zeros
+from antipode.recover.sources import (
+    VolumeProvider,
+    encrypted,
+    proof,
+    records,
+    standing,
+    zeros,
+)
 from antipode.recover.sources.finish import put_right
+from antipode.recover.standing import keep_taken
 from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
@@ -103,8 +111,18 @@ class FromBackups(VolumeProvider):
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
     ) -> dict[str, str]:
-        records.import_chains(recovery, server, [v.source_id for v in volumes])
-        return restore_volumes(recovery, server, volumes)
+        ready = standing.provided(recovery, server, volumes)
+        others = [v for v in volumes if v.source_id not in ready]
+        if not others:
+            return ready
+        records.import_chains(recovery, server, [v.source_id for v in others])
+        return {**ready, **restore_volumes(recovery, server, others)}
+
+    def settle(self, recovery: Recovery) -> list[str]:
+        return [] if recovery.mover is None else keep_taken(recovery.site, recovery.run)
+
+    def remove_unfinished(self, site: Site, run: str, timeline: Timeline) -> None:
+        standing.remove_snapshots(site, run, timeline)
 
     def moved_bytes(self, source: VolumeSource) -> int:
         """The whole volume, and after it each increment."""

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standing volumes of a VNF: brought to a recovery point, shown, removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.errors import Busy, InvalidInput
+from antipode.model.standing import is_standing_of
+from antipode.model.steps import Unrecorded
+from antipode.model.vnf import Vnf
+from antipode.recover.standing import Hands, listed, remove_all
+from antipode.runs import find_kind
+from antipode.runs import standing as run_kind
+from antipode.runs.standing_status import active_site
+from antipode.store.tables import RunRow
+from antipode.vault import points
+
+Json = dict[str, Any]
+
+
+def site_of(deployment: Deployment, vnf: Vnf, site: str | None) -> str:
+    """The site where volumes stand: the one named, else the only one at which the VNF is not
+    active.
+
+    Raises:
+        NotFound: no such site in the configuration.
+        InvalidInput: it is no backup site of the VNF, or it has several.
+    """
+    active = active_site(deployment, vnf)
+    others = [s for s in vnf.sites if s != active]
+    if site is None:
+        if len(others) != 1:
+            raise InvalidInput(f"{vnf.vnf} has several backup sites; name one: {', '.join(others)}")
+        return others[0]
+    deployment.config.site(site)
+    if site not in others:
+        raise InvalidInput(f"{site} is no backup site of {vnf.vnf} now: {', '.join(others)}")
+    return site
+
+
+def request(deployment: Deployment, name: str, site: str | None, point: str | None) -> RunRow:
+    """The run that brings standing volumes to a recovery point, the newest by default; neither
+    kept nor begun.
+
+    Raises:
+        NotFound: the VNF or the point is not known.
+        InvalidInput: the site is none for it, or this host has no way to its storage.
+        Busy: a recovery of the VNF has not ended.
+    """
+    vnf = deployment.vnfs.get(name)
+    chosen = site_of(deployment, vnf, site)
+    found = points.read(deployment.vault, name, point)
+    return run_kind.requested(deployment, name, chosen, found.id)
+
+
+def apply(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
+    """Execute such a run; its record.
+
+    Raises:
+        AntipodeError: not all volumes hold the point; what is half written counts for nothing.
+    """
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, run_kind.KIND, claim, observer)
+
+
+def volumes(deployment: Deployment, name: str, site: str | None) -> list[Json]:
+    """The standing volumes of a VNF at a site, as the site shows them: a record each.
+
+    Raises:
+        NotFound: the VNF is not known here.
+        SiteUnreachable: the site does not answer.
+    """
+    vnf = deployment.vnfs.get(name)
+    chosen = site_of(deployment, vnf, site)
+    there = listed(deployment.site(chosen, vnf).volumes.volumes(), name)
+    return [
+        {
+            "site": chosen,
+            "stands_for": source,
+            "volume": standing.id,
+            "size_gib": standing.size_gib,
+            "status": standing.status,
+            "holds_backup": standing.holds if standing.is_at_rest else None,
+            "read_at": standing.read_at or None,
+        }
+        for source, same in sorted(there.items())
+        for standing in same
+    ]
+
+
+def remove(deployment: Deployment, name: str, site: str | None) -> Json:
+    """Remove the standing volumes of a VNF at a site, with their snapshots; a record of it.
+
+    Those that a recovery has taken are its own.
+
+    Raises:
+        NotFound: the VNF is not known here.
+        Busy: a run that uses them has not ended.
+        SiteUnreachable: the site does not answer.
+    """
+    vnf = deployment.vnfs.get(name)
+    chosen = site_of(deployment, vnf, site)
+    for row in deployment.runs.open(name):
+        kind = find_kind(row.kind)
+        if kind is not None and (kind.is_recovery or kind.gives_way):
+            raise Busy(f"{row.id} of {name} has not ended, and may use its standing volumes")
+    there = deployment.site(chosen, vnf)
+    before = [v["id"] for v in there.volumes.volumes() if is_standing_of(v, name)]
+    hands = Hands(there, name, deployment.mover(there, vnf.primary, vnf.store), Unrecorded())
+    left = remove_all(hands)
+    return {"vnf": name, "site": chosen, "volumes": len(before), "left": left}

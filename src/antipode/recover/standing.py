@@ -1,0 +1,549 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standing volumes of one VNF at one site: found, claimed, brought to a recovery point, reverted,
+replaced, retired.
+
+Nothing is marked as holding a backup before the mover has written, flushed and read it again, and
+was detached. A volume whose last writer cannot be proven to have ended is never written or used
+again: one from its snapshot takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from antipode.cloud.api import ApiError, Json
+from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
+from antipode.model.marks import VOLUME, made_by
+from antipode.model.source import BackupRecord
+from antipode.model.standing import (
+    CLAIM,
+    HOLDS,
+    NO_SNAPSHOT,
+    OF_SNAPSHOT,
+    READ_AT,
+    RETIRED,
+    SNAPSHOT,
+    STANDING,
+    Standing,
+    given_back,
+    is_standing,
+    is_standing_of,
+    is_taken,
+    new_claim,
+    of_standing,
+    read_standing,
+    released,
+    standing_key,
+)
+from antipode.model.steps import StepName, Timeline
+from antipode.mover import lock
+from antipode.mover.child import Mover
+from antipode.mover.job import Outcome, VolumeJob
+from antipode.vault.verify import Store, verify_chain
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+TIMEOUT_S = 3600.0
+CALL_S = 60.0
+STOPS_WITHIN_S, POLL_S = 10.0, 0.5
+DETACHED_S = 120.0
+"""How long a volume may stay in use after its server is gone."""
+GONE_S = 60.0
+"""How long a snapshot may take to be deleted; one with a clone may stay."""
+READ_EVERY_S = 7 * 86400.0
+"""How often all of a standing volume is read, so that what others have written into it is found."""
+MAKING_S = 2 * TIMEOUT_S
+"""How long a volume that stands for another may take to be made and marked."""
+SETTLING = ("creating", "reverting", "detaching", "downloading")
+"""Statuses of a volume that pass."""
+
+
+class StandingSteps(StepName):
+    VERIFY = "", "verify the backups"
+    SNAPSHOT = "", "snapshot standing volumes"
+    WRITE = "", "write standing volumes"
+    TAKE = "", "take standing volume"
+    GIVE_BACK = "", "give standing volumes back"
+    REMOVE_SNAPSHOTS = "", "remove snapshots of standing volumes"
+
+
+@dataclass(frozen=True)
+class Want:
+    """A volume that is to stand at the site, and what it is to hold."""
+
+    source: str
+    """id of the volume that it stands for"""
+    label: str
+    chain: Sequence[BackupRecord]
+    """base first; the last is wanted"""
+    size_gib: int
+    volume_type: str = ""
+    availability_zone: str | None = None
+
+    @property
+    def backup(self) -> str:
+        return self.chain[-1].id
+
+
+@dataclass(frozen=True)
+class Hands:
+    """All that the work on the standing volumes of a VNF takes."""
+
+    site: Site
+    vnf: str
+    mover: Mover
+    timeline: Timeline
+    go_on: Callable[[], None] = lambda: None
+    now: Callable[[], float] = time.time
+    afterwards: Site | None = None
+    """the site for what is done though the run is to stop"""
+
+
+@dataclass
+class Brought:
+    """What it took to bring standing volumes to a recovery point."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """by the volume that each stands for, without those that were there already"""
+    problems: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def listed(volumes: Iterable[Json], vnf: str) -> dict[str, list[Standing]]:
+    """The standing volumes of a VNF by the volume that each stands for; the best of them first."""
+    found: dict[str, list[Standing]] = {}
+    for volume in volumes:
+        if (standing := read_standing(volume, vnf)) is not None:
+            found.setdefault(standing.source, []).append(standing)
+    for same in found.values():
+        same.sort(key=lambda s: (not s.is_at_rest, not s.is_free, s.id))
+    return found
+
+
+def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
+    """Bring the standing volumes of a VNF to a recovery point, and make those that are missing.
+
+    It may be killed anywhere and called again. The snapshots of what the volumes held before go
+    when all of them hold the point, so that until then all can go back together.
+
+    Args:
+        store: the backup store.
+
+    Raises:
+        RecoveryPointInvalid: a chain is not whole; nothing was written.
+        ResourceFailed: a volume or snapshot could not be made; nothing was written.
+    """
+    _verify(h, wants, store)
+    done = Brought()
+    there = listed(h.site.volumes.volumes(), h.vnf)
+    standing: dict[str, Standing] = {}
+    for want in wants:
+        chosen, others = _chosen(h, want, there.get(want.source, []))
+        for other in others:
+            _retire(h, other.id)
+        standing[want.source] = chosen or _made(h, want)
+    behind = [w for w in wants if standing[w.source].holds != w.backup or _is_due(h, standing, w)]
+    if behind:
+        kept = _snapshots(h, [(w, standing[w.source]) for w in behind])
+        done.outcomes = _written(h, behind, kept)
+        done.problems = [
+            f"volume {w.label}: {done.outcomes[w.source].problem}"
+            for w in behind
+            if not done.outcomes[w.source].is_done
+        ]
+    if not done.problems:
+        _forget_snapshots(h, done)
+    _remove_retired(h, done)
+    return done
+
+
+def remove_all(h: Hands) -> list[str]:
+    """Remove the standing volumes of a VNF, with their snapshots; what could not be removed, and
+    why. Those that a recovery has taken stay. Safe to repeat.
+    """
+    done = Brought()
+    for volume in h.site.volumes.volumes():
+        if is_standing_of(volume, h.vnf):
+            _retire(h, volume["id"])
+    _remove_retired(h, done)
+    return done.left
+
+
+def revert(h: Hands, standing: Standing) -> Standing:
+    """Bring a free volume back to what its snapshot holds; no object of the store is needed.
+
+    Raises:
+        ResourceFailed: Cinder does not do it.
+    """
+    assert standing.snapshot is not None and standing.snapshot_holds is not None
+    claim = released(new_claim())
+    h.site.volumes.merge_metadata(standing.id, {CLAIM: claim})
+    try:
+        h.site.volumes.revert_to_snapshot(standing.id, standing.snapshot)
+    except ApiError as error:
+        raise ResourceFailed(
+            f"standing volume {standing.id} cannot be reverted: {error.reason}"
+        ) from error
+    h.site.volumes.watch.wait_for([standing.id], timeout_s=TIMEOUT_S)
+    h.site.volumes.merge_metadata(standing.id, {HOLDS: f"{standing.snapshot_holds}@{claim}"})
+    return again(h, standing.id)
+
+
+def move(h: Hands, standing: Standing, want: Want) -> Standing:
+    """Bring a free volume to a backup, forward or back. What it holds before stays in a snapshot.
+
+    Raises:
+        ResourceFailed: it is not there.
+    """
+    if h.mover.missing:
+        raise ResourceFailed(f"standing volume {standing.id}: {h.mover.missing}")
+    kept = _snapshots(h, [(want, standing)])
+    outcome = _written(h, [want], kept)[want.source]
+    if not outcome.is_done:
+        raise ResourceFailed(f"standing volume {standing.id}: {outcome.problem}")
+    return again(h, standing.id)
+
+
+def freed(h: Hands, standing: Standing) -> Standing | None:
+    """A standing volume once nothing writes it any more; None where that cannot be proven."""
+    if standing.status in SETTLING:
+        h.site.volumes.watch.wait_for([standing.id], timeout_s=TIMEOUT_S)
+        standing = again(h, standing.id)
+    if standing.is_free:
+        return standing
+    if not lock.is_over(h.mover.locks / standing.claim):
+        return None
+    attachments = h.site.attachments.of(standing.id)
+    if any(server is not None for server in attachments.values()):
+        return None
+    for attachment in attachments:
+        h.site.attachments.delete(attachment)
+    h.site.volumes.watch.wait_for([standing.id], timeout_s=TIMEOUT_S)
+    h.site.volumes.merge_metadata(standing.id, {CLAIM: released(new_claim())})
+    return again(h, standing.id)
+
+
+def awaited_free(h: Hands, standing: Standing, tell: Callable[[str], None]) -> Standing | None:
+    """The same, after a moment for a writer of this host that was asked to stop."""
+    deadline = time.monotonic() + STOPS_WITHIN_S
+    while (free := freed(h, standing)) is None:
+        if time.monotonic() > deadline or not (h.mover.locks / standing.claim).exists():
+            return None
+        tell(f"the writer of standing volume {standing.id} to end")
+        h.go_on()
+        time.sleep(POLL_S)
+        standing = again(h, standing.id)
+    return free
+
+
+def replaced(h: Hands, standing: Standing, label: str) -> Standing | None:
+    """A new volume in the place of one that may still be written: it has the bytes of the snapshot
+    from before. None where there is no snapshot.
+    """
+    if standing.snapshot is None or standing.snapshot_holds is None:
+        return None
+    claim = released(new_claim())
+    new = _create(
+        h,
+        {"snapshot_id": standing.snapshot, "size": standing.size_gib},
+        standing.source,
+        label,
+        claim,
+    )
+    h.site.volumes.merge_metadata(new, {HOLDS: f"{standing.snapshot_holds}@{claim}"})
+    _retire(h, standing.id)
+    return again(h, new)
+
+
+def give_back(site: Site, run: str, timeline: Timeline) -> int:
+    """Have the standing volumes that a recovery has taken stand again; how many. Its servers are
+    gone. What they hold is not known then, and is read when they are written the next time.
+
+    Raises:
+        ResourceFailed: one does not get free of its server.
+    """
+    ours = [v for v in site.volumes.volumes() if made_by(v) == run and is_standing(v)]
+    if not ours:
+        return 0
+    with timeline.step(StandingSteps.GIVE_BACK, site.name) as step:
+        there = site.volumes.watch.wait_for(
+            [v["id"] for v in ours], timeout_s=DETACHED_S, tell=step.waits_for
+        )
+        for volume in there.values():
+            vnf, _, source = volume["metadata"][STANDING].partition("/")
+            about = name_of(vnf, volume["name"] or source)
+            site.volumes.update_volume(volume["id"], *about, given_back(volume))
+        step.result(volumes=len(ours))
+    return len(ours)
+
+
+def keep_taken(site: Site, run: str) -> list[str]:
+    """Have the standing volumes that a recovery has taken be its own for good, once the VNF is
+    active on them; what could not be finished. Safe to repeat.
+    """
+    done = Brought()
+    for volume in [v for v in site.volumes.volumes() if made_by(v) == run and is_standing(v)]:
+        for snapshot in site.volumes.snapshots():
+            if snapshot["metadata"].get(OF_SNAPSHOT) == volume["id"]:
+                what = f"snapshot {snapshot['id']} of volume {volume['id']} at {site.name}"
+                _left_if_refused(done, what, partial(site.volumes.delete_snapshot, snapshot["id"]))
+        standing = of_standing(volume["metadata"])
+        metadata = {k: v for k, v in volume["metadata"].items() if k not in standing}
+        name, description = volume["name"] or "", volume["description"] or ""
+        site.volumes.update_volume(volume["id"], name, description, metadata)
+    return done.left
+
+
+def name_of(vnf: str, label: str) -> tuple[str, str]:
+    """Name and description of a standing volume."""
+    return f"standing {label}"[:255], f"antipode keeps it for {vnf}: do not use it"
+
+
+def again(h: Hands, volume: str) -> Standing:
+    """A standing volume as Cinder shows it now.
+
+    Raises:
+        ResourceFailed: it stands no more.
+    """
+    found = h.site.volumes.volume(volume)
+    standing = None if found is None else read_standing(found, h.vnf)
+    if standing is None:
+        raise ResourceFailed(f"{h.site.name}: standing volume {volume} was taken or removed")
+    return standing
+
+
+def _verify(h: Hands, wants: Sequence[Want], store: Store) -> None:
+    """See that all chains are whole before the first byte of any is written."""
+    with h.timeline.step(StandingSteps.VERIFY, h.vnf) as step:
+        for want in wants:
+            for finding in verify_chain(want.label, want.chain, store):
+                if not finding.ok:
+                    raise RecoveryPointInvalid(f"volume {want.label}: {finding.detail}")
+        step.result(volumes=len(wants))
+
+
+def _chosen(
+    h: Hands, want: Want, there: Sequence[Standing]
+) -> tuple[Standing | None, list[Standing]]:
+    """The standing volume of a volume, free, and those that are of no use."""
+    fitting = [s for s in there if s.size_gib == want.size_gib and not s.is_broken]
+    useless = [s for s in there if s not in fitting]
+    for standing in fitting:
+        if (free := freed(h, standing)) is not None:
+            return free, [*useless, *(s for s in fitting if s is not standing)]
+    for standing in fitting:
+        if (new := replaced(h, standing, want.label)) is not None:
+            return new, [*useless, *(s for s in fitting if s is not standing)]
+    return None, [*useless, *fitting]
+
+
+def _is_due(h: Hands, standing: Mapping[str, Standing], want: Want) -> bool:
+    """Whether all of a volume is to be read again; a time of the future was noted by a clock that
+    was wrong.
+    """
+    return not h.now() - READ_EVERY_S < standing[want.source].read_at <= h.now()
+
+
+def _made(h: Hands, want: Want) -> Standing:
+    wanted: Json = {"size": want.size_gib}
+    if want.volume_type:
+        wanted["volume_type"] = want.volume_type
+    if want.availability_zone:
+        wanted["availability_zone"] = want.availability_zone
+    return again(h, _create(h, wanted, want.source, want.label, released(new_claim())))
+
+
+def _create(h: Hands, wanted: Json, source: str, label: str, claim: str) -> str:
+    """A volume that stands for another, available. Without its own id in its metadata, which comes
+    last, it counts for nothing.
+    """
+    made = h.site.volumes.create_volume(
+        {
+            **wanted,
+            **dict(zip(("name", "description"), name_of(h.vnf, label), strict=True)),
+            "metadata": {STANDING: standing_key(h.vnf, source), CLAIM: claim},
+        }
+    )
+    found = h.site.volumes.watch.wait_for([made], timeout_s=TIMEOUT_S)[made]
+    if found.get("encrypted") or found.get("multiattach"):
+        h.site.volumes.delete_volume(made)
+        what = "encrypted" if found.get("encrypted") else "one for several servers"
+        raise ResourceFailed(
+            f"{h.site.name}: volume {label} would be {what}, and no such volume can stand: Cinder"
+            " restores it. Map its type to another, or take `standing` out of the VNF file"
+        )
+    h.site.volumes.merge_metadata(made, {VOLUME: made})
+    return made
+
+
+def _snapshots(h: Hands, volumes: Sequence[tuple[Want, Standing]]) -> dict[str, Standing]:
+    """The volumes, each with a snapshot of what it holds, where that is known."""
+    kept = {want.source: standing for want, standing in volumes}
+    known = [s for s in kept.values() if s.holds is not None and s.snapshot_holds != s.holds]
+    if not known:
+        return kept
+    with h.timeline.step(StandingSteps.SNAPSHOT, h.vnf) as step:
+        begun = {
+            s.id: h.site.volumes.create_snapshot(
+                s.id, f"antipode keeps it for {h.vnf}", {OF_SNAPSHOT: s.id}, CALL_S
+            )
+            for s in known
+        }
+        h.site.volumes.snapshot_watch.wait_for(
+            list(begun.values()), timeout_s=TIMEOUT_S, tell=step.waits_for
+        )
+        for standing in known:
+            made = begun[standing.id]
+            h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: f"{made}@{standing.holds}"})
+            kept[standing.source] = replace(standing, snapshot=made, snapshot_holds=standing.holds)
+        step.result(snapshots=len(begun))
+    return kept
+
+
+def _written(
+    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing]
+) -> dict[str, Outcome]:
+    """Have the mover write volumes, and note what each holds then; by the volume that each stands
+    for.
+    """
+    claim = new_claim()
+    lock.prepare(h.mover.locks / claim)
+    jobs = [_job(h, w, standing[w.source], claim) for w in wants]
+    held = {s.id: s.holds for s in standing.values()}
+    with h.timeline.step(StandingSteps.WRITE, h.vnf) as step:
+        for job in jobs:
+            h.site.volumes.merge_metadata(job.volume, {CLAIM: claim})
+        try:
+            found = h.mover.carry(claim, jobs, h.go_on)
+        except BaseException:
+            _release(h, jobs)
+            raise
+        for job in jobs:
+            _note(h, job, found[job.volume], held[job.volume])
+        step.result(
+            volumes=len(jobs),
+            failed=sum(not o.is_done for o in found.values()),
+            fetched_bytes=sum(o.fetched for o in found.values()),
+            written_bytes=sum(o.written for o in found.values()),
+        )
+    (h.mover.locks / claim).unlink(missing_ok=True)
+    return {w.source: found[standing[w.source].id] for w in wants}
+
+
+def _job(h: Hands, want: Want, standing: Standing, claim: str) -> VolumeJob:
+    known = next((r for r in want.chain if r.id == standing.holds), None)
+    return VolumeJob(
+        volume=standing.id,
+        claim=claim,
+        chain=list(want.chain),
+        # of another chain, or not known: all of it is read
+        holds=known,
+        reads=_is_due(h, {want.source: standing}, want),
+        is_new=standing.holds is None and standing.read_at == 0 and standing.snapshot is None,
+    )
+
+
+def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
+    """Note what a volume holds, if it is still ours: the mover has ended.
+
+    Args:
+        held: the backup that it held when it was claimed.
+    """
+    found = h.site.volumes.volume(job.volume)
+    if found is None or found["metadata"].get(CLAIM) != job.claim:
+        return
+    if not outcome.is_done and not outcome.touched and held is not None:
+        h.site.volumes.merge_metadata(job.volume, {HOLDS: f"{held}@{job.claim}"})
+        return
+    if not outcome.is_done:
+        h.site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
+        return
+    noted = {HOLDS: f"{job.chain[-1].id}@{job.claim}"}
+    if job.reads or job.holds is None:
+        noted[READ_AT] = str(int(h.now()))
+    h.site.volumes.merge_metadata(job.volume, noted)
+
+
+def _release(h: Hands, jobs: Sequence[VolumeJob]) -> None:
+    """Say of volumes that are half written that their writer has ended, as other hosts cannot see
+    its lock.
+    """
+    site = h.afterwards or h.site
+    for job in jobs:
+        with suppress(AntipodeError):  # its lock says the same on this host
+            found = site.volumes.volume(job.volume)
+            if found is not None and found["metadata"].get(CLAIM) == job.claim:
+                site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
+
+
+def _forget_snapshots(h: Hands, done: Brought) -> None:
+    """Delete the snapshots of what the volumes held before."""
+    ours = {s.id: s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same}
+    for standing in ours.values():
+        if standing.snapshot is not None:
+            h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: NO_SNAPSHOT})
+    for snapshot in h.site.volumes.snapshots():
+        if snapshot["metadata"].get(OF_SNAPSHOT) in ours and snapshot["status"] != "deleting":
+            _left_if_refused(
+                done,
+                f"snapshot {snapshot['id']}",
+                partial(h.site.volumes.delete_snapshot, snapshot["id"]),
+            )
+
+
+def _retire(h: Hands, volume: str) -> None:
+    """Have a volume be of no more use. A writer that lives again sees that it is not its own."""
+    h.site.volumes.merge_metadata(volume, {RETIRED: "1", CLAIM: released(new_claim())})
+
+
+def _remove_retired(h: Hands, done: Brought) -> None:
+    """Delete the volumes that were retired; what does not go now goes the next time."""
+    for volume in h.site.volumes.volumes():
+        if not _is_useless(h, volume):
+            continue
+        for attachment, server in h.site.attachments.of(volume["id"]).items():
+            if server is None:
+                h.site.attachments.delete(attachment)
+        ours = [
+            s["id"]
+            for s in h.site.volumes.snapshots()
+            if s["volume_id"] == volume["id"] and OF_SNAPSHOT in s["metadata"]
+        ]
+        with suppress(ApiError, ResourceFailed):  # a volume that was made of one still needs it
+            for snapshot in ours:
+                h.site.volumes.delete_snapshot(snapshot)
+            h.site.volumes.snapshot_watch.wait_gone(ours, timeout_s=GONE_S)
+        _left_if_refused(
+            done,
+            f"volume {volume['id']}",
+            partial(h.site.volumes.delete_volume, volume["id"]),
+        )
+
+
+def _is_useless(h: Hands, volume: Json) -> bool:
+    """Whether a volume was retired, or its maker died before it could mark it; then long ago, as a
+    recovery may be making one now.
+    """
+    metadata = volume["metadata"]
+    if not metadata.get(STANDING, "").startswith(standing_key(h.vnf, "")) or is_taken(volume):
+        return False
+    if VOLUME in metadata:
+        return metadata[VOLUME] == volume["id"] and RETIRED in metadata
+    made_at = datetime.fromisoformat(volume["created_at"]).replace(tzinfo=UTC).timestamp()
+    return h.now() - made_at > MAKING_S
+
+
+def _left_if_refused(done: Brought, what: str, delete: Callable[[], None]) -> None:
+    try:
+        delete()
+    except ApiError as error:
+        done.left.append(f"{what}: {error.reason}")

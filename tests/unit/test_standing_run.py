@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service applies the newest recovery point to standing volumes, once for each site, and says
+how far they are behind.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antipode import config
+from antipode.engine.deployment import Deployment
+from antipode.engine.run import new_run
+from antipode.errors import Busy, InvalidInput
+from antipode.model.vnf import Protection, Vnf
+from antipode.operations import standing as operation
+from antipode.runs import failover, protect, standing, standing_status
+from antipode.runs.standing import StandingRequest, submit_due
+from antipode.store.tables import RunRow
+from tests.unit import samples
+
+FIRST, SECOND = "20260101T000000Z-aaaaaa", "20260101T010000Z-bbbbbb"
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    """A host that reaches the storage of site-b."""
+    path = samples.write_config(tmp_path)
+    text = path.read_text().replace("site-b: {cloud: b}", "site-b: {cloud: b, mover: {}}")
+    path.write_text(text)
+    made = Deployment(config.load(str(path)))
+    assert made.config.site("site-b").mover is not None
+    made.vnfs.put(vnf())
+    return made
+
+
+def vnf(*, stands: bool = True) -> Vnf:
+    found = samples.point().vnf
+    return found.model_copy(update={"protections": [Protection(standing=stands)]})
+
+
+def ended(deployment: Deployment, row: RunRow, state: str = "succeeded", **result: Any) -> None:
+    row.state, row.result, row.ended_at, row.slot = state, result, time.time(), None
+    deployment.runs.create(row)
+
+
+def protected(deployment: Deployment, point: str, hour: int, site: str = "site-a") -> None:
+    request = {"site": site, "option": "quiesced-snapshot"}
+    ended(
+        deployment,
+        new_run(protect.KIND, "hlr", request),
+        recovery_point=point,
+        option="quiesced-snapshot",
+        consistent_at=f"2026-01-01T0{hour}:00:00+00:00",
+    )
+
+
+def applied(deployment: Deployment, point: str, hour: int, state: str = "succeeded") -> None:
+    request = StandingRequest(site="site-b", recovery_point=point).model_dump()
+    facts = {"site": "site-b", "recovery_point": point, "volumes": 2, "not_standing": {}}
+    facts |= {"written_bytes": 7, "fetched_bytes": 5, "foreign_blocks": 0, "apply_s": 1.0}
+    facts |= {"consistent_at": f"2026-01-01T0{hour}:00:00+00:00"}
+    ended(deployment, new_run(standing.KIND, "hlr", request), state, **facts)
+
+
+def queued(deployment: Deployment, *vnfs: Vnf, now: float = 0.0) -> list[StandingRequest]:
+    found: list[RunRow] = []
+    submit_due(deployment, vnfs or [vnf()], found.append, lambda: now or time.time())
+    return [StandingRequest.of(row) for row in found]
+
+
+def test_the_newest_point_is_applied_once(deployment: Deployment) -> None:
+    assert queued(deployment) == []
+    protected(deployment, FIRST, 1)
+    assert queued(deployment) == [StandingRequest(site="site-b", recovery_point=FIRST)]
+    applied(deployment, FIRST, 1)
+    assert queued(deployment) == []
+    protected(deployment, SECOND, 2)
+    assert [r.recovery_point for r in queued(deployment)] == [SECOND]
+
+
+def test_nothing_is_applied_where_no_volumes_are_to_stand(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1)
+    assert queued(deployment, vnf(stands=False)) == []
+    assert standing_status.summary(deployment, vnf(stands=False)) == {}
+
+
+def test_an_apply_that_failed_is_tried_again_later(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1, "failed")
+    assert queued(deployment) == []
+    assert len(queued(deployment, now=time.time() + standing.AGAIN_S + 1)) == 1
+
+
+def test_no_apply_begins_beside_a_recovery(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1)
+    deployment.runs.create(new_run(failover.KIND, "hlr", {"to": "site-b"}))
+    assert queued(deployment) == []
+    with pytest.raises(Busy):
+        standing.requested(deployment, "hlr", "site-b", FIRST)
+    assert failover.KIND.displaces(standing.KIND)
+
+
+def test_points_of_a_former_active_site_are_not_applied(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1, site="site-b")
+    assert queued(deployment) == []
+
+
+def test_a_host_without_a_way_to_the_storage_applies_nothing(tmp_path: Path) -> None:
+    plain = Deployment(config.load(str(samples.write_config(tmp_path))))
+    plain.vnfs.put(vnf())
+    protected(plain, FIRST, 1)
+    assert queued(plain) == []
+    with pytest.raises(InvalidInput):
+        standing.requested(plain, "hlr", "site-b", FIRST)
+    with pytest.raises(InvalidInput):
+        operation.site_of(plain, vnf(), "site-a")
+    assert "mover" in standing_status.summary(plain, vnf())["site-b"]["state"]
+
+
+def test_it_is_said_how_far_they_are_behind(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1)
+    assert "lag_s" not in standing_status.summary(deployment, vnf())["site-b"]
+    applied(deployment, FIRST, 1)
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 0.0
+    protected(deployment, SECOND, 2)
+    behind = standing_status.summary(deployment, vnf())["site-b"]
+    assert (behind["lag_s"], behind["recovery_point"]) == (3600.0, FIRST)
+
+
+def test_volumes_that_cannot_stand_are_named_with_the_reason() -> None:
+    point = samples.point()
+    volume = point.captured_disks[0]
+    source = point.sources[volume.id]
+    encrypted = volume.model_copy(update={"encrypted": True})
+    shared = volume.model_copy(update={"multiattach": True})
+    for one in (encrypted, shared):
+        assert standing.why_not(one, source)

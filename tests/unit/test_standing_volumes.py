@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standing volumes hold what they say that they hold, wherever the process that writes them is
+killed, and whatever another does meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
+from antipode.model.standing import CLAIM, HOLDS, RETIRED, released
+from antipode.mover import work
+from antipode.recover import standing
+from antipode.recover.standing import bring, freed, listed, move, replaced, revert
+from tests.unit.standingworld import SOURCES, VNF, Killed, World, standing_world
+
+
+@pytest.fixture(autouse=True)
+def asks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "ASKED_S", -1.0)
+    monkeypatch.setattr(standing, "STOPS_WITHIN_S", 0.0)
+
+
+def at(wants: list[standing.Want]) -> list[tuple[str, str]]:
+    return sorted((w.source, w.backup) for w in wants)
+
+
+def test_standing_volumes_are_made_and_follow_each_point(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for number in range(1, 5):
+        wants = world.back_up(number)
+        found = bring(world.hands(), wants, world.store)
+        assert (found.problems, found.left) == ([], [])
+        assert world.shown_as_good() == at(wants)
+        assert (len(world.rows), world.snapshot_rows, world.attached) == (2, {}, {})
+    assert all(o.written < 12288 for o in found.outcomes.values())  # only what differs
+    assert bring(world.hands(), wants, world.store).outcomes == {}  # nothing is to be done
+
+
+def deeds_of_an_apply(folder: Path) -> int:
+    world, _, second = standing_world(folder)
+    world.fate.revive()
+    bring(world.hands(), second, world.store)
+    return len(world.fate.deeds)
+
+
+@pytest.mark.parametrize("host", ["same", "another"])
+@pytest.mark.parametrize("then", ["again", "forward", "back"])
+def test_a_process_that_is_killed_anywhere_leaves_nothing_wrong_that_is_shown_as_good(
+    then: str, host: str, tmp_path: Path
+) -> None:
+    for deed in range(1, deeds_of_an_apply(tmp_path / "count") + 1):
+        folder = tmp_path / f"{deed}"
+        world, first, second = standing_world(folder)
+        world.fate.revive()
+        world.fate.kill_at = deed
+        with pytest.raises(Killed):
+            bring(world.hands(), second, world.store)
+        where = world.fate.deeds[-1]
+        world.fate.revive()
+        if host == "another":
+            world.becomes_another_host(folder)
+        world.shown_as_good()
+        if then == "again":
+            found = bring(world.hands(), second, world.store)
+            assert found.problems == [], where
+            assert world.shown_as_good() == at(second), where
+            assert world.attached == {}, where
+            bring(world.hands(1e9 + 86400), second, world.store)  # what no one knows of, later
+            assert (len(world.rows), world.snapshot_rows) == (2, {}), where
+        else:
+            reached = recovered(world, first if then == "back" else second)
+            assert reached == 2, where
+            assert world.shown_as_good() == at(first if then == "back" else second)
+
+
+def recovered(world: World, wants: list[standing.Want]) -> int:
+    """How many volumes a failover gets to a point without Cinder's restore, as `_ready` does."""
+    reached = 0
+    there = listed(world.listing(), VNF)
+    for want in wants:
+        best = there[want.source][0]
+        h = world.hands()
+        free = freed(h, best) or replaced(h, best, want.label)
+        if free is None:
+            continue
+        if free.holds != want.backup and free.snapshot_holds == want.backup:
+            free = revert(h, free)
+        if free.holds != want.backup:
+            free = move(h, free, want)
+        assert free.holds == want.backup
+        reached += 1
+    return reached
+
+
+def test_a_first_copy_that_was_killed_anywhere_is_made_all_the_same(tmp_path: Path) -> None:
+    world = World(tmp_path / "count")
+    bring(world.hands(), world.back_up(1), world.store)
+    for deed in range(1, len(world.fate.deeds) + 1):
+        world = World(tmp_path / f"{deed}")
+        wants = world.back_up(1)
+        world.fate.kill_at = deed
+        with pytest.raises(Killed):
+            bring(world.hands(), wants, world.store)
+        world.fate.revive()
+        world.shown_as_good()
+        assert bring(world.hands(), wants, world.store).problems == []
+        assert world.shown_as_good() == at(wants)
+        bring(world.hands(2e9), wants, world.store)
+        assert len(world.rows) == 2
+
+
+def test_nothing_is_written_unless_every_chain_is_whole(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    newest = second[1].chain[-1].stored
+    assert newest is not None
+    del world.store.held[f"{newest.prefix}-00001"]
+    world.fate.revive()
+    with pytest.raises(RecoveryPointInvalid):
+        bring(world.hands(), second, world.store)
+    assert world.fate.deeds == []
+    assert world.shown_as_good() == at(first)
+
+
+def test_all_volumes_go_back_together_where_the_objects_are_lost_in_the_midst(
+    tmp_path: Path,
+) -> None:
+    world, first, second = standing_world(tmp_path)
+    newest = second[1].chain[-1].stored
+    assert newest is not None
+
+    def lose(what: str) -> None:
+        if what == "before attach":
+            world.store.held.pop(f"{newest.prefix}-00001", None)
+
+    world.fate.on_deed = lose
+    found = bring(world.hands(), second, world.store)
+    assert len(found.problems) == 1
+    assert world.shown_as_good() == at([second[0], first[1]])
+    assert len(world.snapshot_rows) == 2  # that of the other volume stays, too
+    world.store.held.clear()
+    assert recovered(world, first) == 2
+    assert world.shown_as_good() == at(first)
+
+
+def test_a_volume_that_was_not_touched_holds_what_it_held(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    newest = second[1].chain[-1].stored
+    assert newest is not None
+
+    def lose(what: str) -> None:
+        if what.startswith("before merge") and "claim" in what:
+            world.store.held.pop(f"{newest.prefix}-00001", None)
+
+    world.fate.on_deed = lose
+    found = bring(world.hands(), second, world.store)
+    assert len(found.problems) == 1
+    assert world.shown_as_good() == at([second[0], first[1]])
+
+
+def test_a_move_that_cannot_be_done_leaves_what_was_there(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    world.store.held.clear()
+    for want in second:
+        with pytest.raises(ResourceFailed):
+            move(world.hands(), listed(world.listing(), VNF)[want.source][0], want)
+    assert world.shown_as_good() == at(first)
+
+
+def test_a_writer_that_lives_keeps_its_volume_and_another_takes_its_place(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    # a mover that is stopped in the midst: it has claimed, attached, and written half
+    world.merge_metadata(mine.id, {CLAIM: "stopped", "antipode:standing-snapshot": "none"})
+    snapshot = world.create_snapshot(mine.id, "", {"antipode:standing-of": mine.id}, 1)
+    backup = first[0].backup
+    world.merge_metadata(mine.id, {"antipode:standing-snapshot": f"{snapshot}@{backup}"})
+    world.create(mine.id, {})
+    world.disks[mine.id].content[:4] = b"half"
+    assert freed(world.hands(), listed(world.listing(), VNF)[SOURCES[0]][0]) is None
+    found = bring(world.hands(), second, world.store)
+    assert found.problems == []
+    assert world.shown_as_good() == at(second)
+    chosen = listed(world.listing(), VNF)[SOURCES[0]][0]
+    assert chosen.id != mine.id
+    # it lives again: it sees that the volume is not its own, and what it notes counts for nothing
+    if mine.id in world.rows:
+        assert world.rows[mine.id]["metadata"][CLAIM] != "stopped"
+        world.merge_metadata(mine.id, {HOLDS: f"{second[0].backup}@stopped"})
+        assert RETIRED in world.rows[mine.id]["metadata"]
+    assert world.shown_as_good() == at(second)
+
+
+def test_what_a_late_writer_notes_of_a_volume_that_was_claimed_since_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    world, _, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    world.merge_metadata(mine.id, {CLAIM: released("of-a-recovery")})
+    world.disks[mine.id].content[:5] = b"other"
+    world.merge_metadata(mine.id, {HOLDS: f"{second[0].backup}@{mine.claim}"})
+    assert SOURCES[0] not in [source for source, _ in world.shown_as_good()]
+
+
+def test_a_volume_of_another_size_is_replaced(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    world.rows[mine.id]["size"] = 7
+    bring(world.hands(), second, world.store)
+    assert world.shown_as_good() == at(second)
+    assert mine.id not in world.rows
+
+
+@pytest.mark.parametrize("what", ["encrypted", "multiattach"])
+def test_a_volume_that_cannot_stand_is_refused_and_leaves_nothing(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    wants = world.back_up(1)
+    made = World.create_volume
+
+    def create(self: World, wanted: dict[str, object]) -> str:
+        return made(self, {**wanted, what: True})
+
+    monkeypatch.setattr(World, "create_volume", create)
+    with pytest.raises(ResourceFailed):
+        bring(world.hands(), wants, world.store)
+    assert world.rows == {}
+
+
+class Enough(AntipodeError):
+    pass
+
+
+def test_a_run_that_is_to_stop_says_that_its_writer_has_ended(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+
+    def stop() -> None:
+        raise Enough("enough")
+
+    h = standing.Hands(**{**vars(world.hands()), "go_on": stop})
+    with pytest.raises(Enough):
+        bring(h, second, world.store)
+    world.becomes_another_host(tmp_path)
+    for same in listed(world.listing(), VNF).values():
+        assert freed(world.hands(), same[0]) is not None
+
+
+def test_all_of_a_standing_volume_is_read_once_a_week(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    world.disks[mine.id].content[40] ^= 1  # by somebody who has attached it
+    found = bring(world.hands(1e9 + 8 * 86400), first, world.store)
+    assert found.outcomes[SOURCES[0]].foreign == 1
+    assert world.shown_as_good() == at(first)
+    del second
+
+
+def test_volumes_of_two_vnfs_are_kept_apart(tmp_path: Path) -> None:
+    world, first, _ = standing_world(tmp_path)
+    other = standing.Hands(**{**vars(world.hands()), "vnf": "hlr2"})
+    bring(other, first, world.store)
+    assert len(world.rows) == 4
+    assert {len(same) for same in listed(world.listing(), VNF).values()} == {1}
