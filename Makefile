@@ -96,6 +96,7 @@ test-distributions: $(READY)  ## wheels and sdists: built, and tried in an empty
 bench: lab                ## antipode beside a floor and beside the openstack command line
 	$(BIN)/python -m lab.canary remove site-b
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.replicated
 
 bench-scale: $(READY)     ## antipode's own cost with 20, 200 and 2,000 volumes, on embedded sites
 	$(BIN)/python -m bench.scale

@@ -9,10 +9,11 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from keystoneauth1.adapter import Adapter
 
@@ -56,10 +57,21 @@ def client_environment() -> dict[str, str]:
     }
 
 
-def _turn(spent: Spent) -> Turn:
+def turn_of(spent: Spent) -> Turn:
     """Of a client that prints `{"window_s": …, "done_at": epoch}`."""
     said = json.loads(spent.output)
     return Turn(said["done_at"] - spent.began, said.get("window_s"), spent.cpu_s, spent.calls)
+
+
+def committed_at(desk: Desk, run_id: str) -> float:
+    """When a protection has committed its recovery point, in epoch seconds."""
+    return _committed(desk.ask("run", "show", run_id))
+
+
+def _committed(shown: Mapping[str, Any]) -> float:
+    """The same of a run as `run show` has it."""
+    ended = next(s["ended_at"] for s in shown["steps"] if s["step"] == Steps.COMMIT.words)
+    return datetime.fromisoformat(ended).timestamp()
 
 
 class Floor:
@@ -88,7 +100,8 @@ class Floor:
             *state,
             *(["--incremental"] if act == "incremental" else []),
         ]
-        return _turn(run(command, client_environment(), self._folder / f"floor-{round}-{act}.log"))
+        log = self._folder / f"floor-{round}-{act}.log"
+        return turn_of(run(command, client_environment(), log))
 
 
 class CommandLine:
@@ -118,7 +131,7 @@ class CommandLine:
             "OPENSTACK": self._openstack,
         }
         script = str(Path(__file__).with_name("openstack-cli.sh"))
-        return _turn(
+        return turn_of(
             run(["bash", script, act], environment, self._folder / f"cli-{round}-{act}.log")
         )
 
@@ -177,12 +190,11 @@ class Antipode:
         shown = self._desk.ask("run", "show", said["run"])
         # the recovery point exists with its manifest; removing the snapshots comes after. A
         # failover ends with the last answer
-        ended = (
-            shown["ended_at"]
+        done = (
+            datetime.fromisoformat(shown["ended_at"]).timestamp()
             if act == "recover"
-            else next(s["ended_at"] for s in shown["steps"] if s["step"] == Steps.COMMIT.words)
+            else _committed(shown)
         )
-        done = datetime.fromisoformat(ended).timestamp()
         if act == "incremental" and not said["incremental"]:
             raise ClientFailed(
                 f"antipode made a full backup where an increment was wanted; see run {said['run']}"

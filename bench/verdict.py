@@ -14,6 +14,7 @@ MEASURES = {
     "full_s": "recovery point, full",
     "incremental_s": "recovery point, incremental",
     "recover_s": "recover",
+    "states_s": "recovery point of replicated volumes",
 }
 
 
@@ -52,6 +53,13 @@ GOALS = (
     Goal("incremental_s", "floor", 1.15),
     Goal("recover_s", "floor", 1.15),
 )
+
+
+GOALS_OF_STATES = (
+    Goal("states_s", "floor", 1.3),
+    Goal("states_s", "incremental", 5.0, shorter=True),
+)
+"""Of option 3: beside its floor, and beside an increment of option 1 on the same VNF."""
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,15 @@ def test_a_point_whose_states_do_not_arrive_is_not_made(replicated: World) -> No
     assert not world.frozen()
     assert world.snapshots() == before
     assert len(world.points()) == 1
+    rows = json.loads(world.operator.tell("datastore", "status", "canary", "-f", "json"))
+    assert {row["newest_point"] for row in rows} == set(world.points())
+    assert all("5 journal entries behind" in row["detail"] for row in rows)
+    arriving(world, BACKUP, daemon="down")
+    assert refused(world) == "preflight-failed"
     arriving(world, BACKUP)
+    arriving(world, PRIMARY, daemon="down")  # it sends nothing: the other's daemon fetches
     world.protect()
+    arriving(world, PRIMARY)
     assert len(world.points()) == 2
 
 
@@ -164,6 +171,7 @@ def test_newest_heads_are_promoted_all_or_none_and_a_split_is_resolved_by_word(
     assert refused(world) == "preflight-failed"
     assert world.operator.run(*PREPARE).returncode == 1
     world.operator.tell(*PREPARE, "--overwrite", BACKUP)
+    extended(world)
     newest = world.protect()["recovery_point"]
     assert newest != point
     world.verify()
@@ -175,11 +183,19 @@ def test_newest_heads_are_promoted_all_or_none_and_a_split_is_resolved_by_word(
     assert (done["recovery_point"], done["consistency"]) == (newest, "replica")
     assert len(done["heads_behind_s"]) == 6
     assert "left" not in done
+    assert sum(v.size for v in world.cloud(BACKUP).block_storage.volumes()) == 6 + 1
     came_back = canary.records(world.sandbox, BACKUP)
     assert all(came_back[m].startswith(before) for m, before in seen.items())
     # the old site returns with its originals: those here are none any more
     world.sandbox.start(PRIMARY)
     assert {i for i, m in mirrored(world, BACKUP).items() if m["primary"]} == set()
+
+
+def extended(world: World) -> None:
+    """Make a volume of the VNF larger, as its operator does while it runs."""
+    storage = world.cloud(PRIMARY).block_storage
+    volume = next(v for v in storage.volumes() if v.attachments[0]["device"] == "/dev/vdb")
+    storage.extend_volume(volume, volume.size + 1)
 
 
 def mirrored(world: World, site: str) -> dict[str, Any]:

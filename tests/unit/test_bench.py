@@ -19,7 +19,7 @@ from typing import cast
 import pytest
 from keystoneauth1.exceptions import ClientException
 
-from bench import engine, restores
+from bench import engine, replicated, restores, verdict
 from bench.cloud import Cloud, Json
 from bench.floor import snapshot_quiesced
 from bench.spent import ClientFailed, Spent, run
@@ -343,3 +343,32 @@ def test_the_rounds_of_the_restores_are_an_argument(given: list[str], rounds: in
 def test_less_than_a_round_is_refused(rounds: str) -> None:
     with pytest.raises(SystemExit):
         restores.arguments().parse_args(["--rounds", rounds])
+
+
+@pytest.mark.parametrize(
+    ("floor_s", "incremental_s", "met"),
+    [(10.0, 65.0, [True, True]), (9.9, 65.0, [False, True]), (10.0, 64.9, [True, False])],
+)
+def test_a_point_of_states_is_judged_beside_its_floor_and_an_increment(
+    floor_s: float, incremental_s: float, met: list[bool]
+) -> None:
+    took = {"antipode": 13.0, "floor": floor_s, "incremental": incremental_s}
+    samples = [verdict.Sample(1, client, "states_s", s) for client, s in took.items()]
+    found = verdict.judge(verdict.medians(samples), verdict.GOALS_OF_STATES)
+    assert [v.met for v in found] == met
+
+
+def test_a_point_is_missed_that_fails_or_is_not_whole_when_the_next_is_due() -> None:
+    clock = [0.0]
+
+    def protect(number: int) -> None:
+        clock[0] += {1: 61.0}.get(number, 5.0)
+        if number == 3:
+            raise ClientFailed("it did not arrive")
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    missed = replicated.each_minute(protect, 5, now=lambda: clock[0], sleep=sleep)
+    assert missed == [1, 3]
+    assert clock[0] == 4 * 60 + 5

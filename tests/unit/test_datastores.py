@@ -210,7 +210,18 @@ def test_what_keeps_a_pool_from_replicating(
         "mirror pool info volumes": [0, info, ""],
         STATUS: [0, {"summary": {"daemon_health": status}}, ""],
     }
-    assert len(list(answers(said).problems())) == problems
+    here = answers(said)
+    assert len([*here.problems(), *here.receives_not()]) == problems
+
+
+def test_a_daemon_that_is_dead_is_no_problem_of_a_site_that_only_sends(answers: Answers) -> None:
+    said = {
+        "mirror pool info volumes": [0, {"mode": "image", "peers": [{}]}, ""],
+        STATUS: [0, {"summary": {"daemon_health": "ERROR"}}, ""],
+    }
+    here = answers(said)
+    assert list(here.problems()) == []
+    assert len(list(here.receives_not())) == 1
 
 
 def test_the_settings_of_a_storage_are_checked_by_its_driver() -> None:

@@ -25,6 +25,7 @@ from antipode.operations import datastores, reprotect
 from antipode.operations.abort import abort
 from antipode.operations.drill import drill, prepare, request
 from antipode.operations.expiry import expire
+from antipode.operations.failover import prepare as prepare_failover
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import verify
 from antipode.operations.resume import resume
@@ -231,6 +232,41 @@ def test_states_that_do_not_arrive_are_no_point_and_leave_nothing(
     assert replicated.newest().id == before
     assert replicated.world.a.snapshots == {}
     assert replicated.world.a.all_frozen == set()
+
+
+def test_a_site_that_dies_while_a_point_is_half_across_leaves_the_point_before_it(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    world.protect()
+    whole = replicated.newest()
+    held = set(world.a.snapshots)
+
+    def half(state: str) -> bool:
+        if state in held:
+            return True
+        half_way = sorted(set(world.a.snapshots) - held)[:1]
+        if len(set(world.a.snapshots) - held) == 3:
+            replicated.pools.dead.add("site-a")
+            world.here.runs.request_abort(world.here.runs.all()[0].id)  # as its process dies
+        return state in half_way
+
+    replicated.pools.arrives = half
+    with pytest.raises(AntipodeError):
+        world.protect()
+    replicated.pools.arrives = lambda state: state in held
+    assert replicated.newest().id == whole.id
+    record = world.failover()
+    assert record["recovery_point"] == whole.id
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
+
+
+def test_a_replica_that_is_not_replicated_makes_a_vnf_less_ready(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    replicated.pools.health = Health.STOPPED
+    planned = prepare_failover(world.here, "v", "site-b", None)
+    assert len([w for w in planned.warnings if "not replicated now" in w]) == 3
 
 
 @pytest.mark.parametrize("health", [h for h in Health if h is not Health.REPLICATING])

@@ -68,6 +68,12 @@ class Storage(Driver):
     sites. A state of an image is a snapshot of Cinder's, which is replicated with it.
     """
 
+    def receives_not(self) -> Iterator[str]:
+        """Look for what keeps it from receiving what another site has; one sentence for each
+        problem. It is no problem of a site that only sends. Nothing by default: `problems` has it.
+        """
+        yield from ()
+
     @property
     @abstractmethod
     def host(self) -> str:

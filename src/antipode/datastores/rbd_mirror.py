@@ -98,11 +98,15 @@ class RbdMirror(PromotableStorage):
                     f"{self.label}: mirroring is not enabled for pool {self._settings.pool}; enable"
                     " it: rbd mirror pool enable POOL image"
                 )
-                return
-            health = self._pool_status()["summary"].get("daemon_health", "UNKNOWN")
         except (ResourceFailed, SiteUnreachable) as error:
             yield str(error)
-            return
+
+    def receives_not(self) -> Iterator[str]:
+        # a daemon fetches what the other site has: that at the original site sends nothing
+        info = self._asked("mirror", "pool", "info", self._settings.pool)
+        if info["mode"] == "disabled":
+            return  # a problem by itself
+        health = self._pool_status()["summary"].get("daemon_health", "UNKNOWN")
         if info.get("peers") and health not in ("OK", "WARNING"):
             yield (
                 f"{self.label}: rbd-mirror is in state {health}; if the other site's monitors"

@@ -10,7 +10,7 @@ from functools import partial
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
-from antipode.datastores import opened
+from antipode.datastores import Storage, opened
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound, PreflightFailed
@@ -266,7 +266,10 @@ def _check_storage(deployment: Deployment, name: str) -> Iterator[Check]:
     what, storage = f"storage {name}", deployment.config.storages[name]
     for site in storage.sites:
         try:
-            problems = list(opened(deployment.storages_at(site)[name], site).problems())
+            there = opened(deployment.storages_at(site)[name], site)
+            problems = list(there.problems())
+            if isinstance(there, Storage):
+                problems += there.receives_not()
         except AntipodeError as error:
             problems = [str(error)]
         detail = "; ".join(problems) or f"driver {storage.driver}: it can be asked"

@@ -178,6 +178,7 @@ def _problems_at(site: Site, name: str, images: Mapping[str, Volume]) -> Iterato
     try:
         there = storage_at(site, name)
         yield from there.problems()
+        yield from there.receives_not()
         replicas = there.replicas(images)
     except AntipodeError as error:
         yield str(error)

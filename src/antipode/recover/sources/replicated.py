@@ -20,6 +20,7 @@ from antipode.cloud.backends import UnmanagedVolume
 from antipode.cloud.site import Site
 from antipode.datastores import Storage, opened, storage_at
 from antipode.errors import AntipodeError, ResourceFailed, Stopped
+from antipode.model.datastore import Health
 from antipode.model.marks import marks
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
@@ -65,6 +66,23 @@ class FromReplicatedStates(VolumeProvider):
                         f" {names[volume]}; choose another recovery point, or another site"
                     )
         yield from back_ends_down(point, site)
+
+    def remarks(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        names = {v.id: v.name or v.id for v in point.topology.volumes}
+        for name, states in point.of_storages.items():
+            try:
+                storage = storage_at(site, name)
+                replicas = storage.replicas([s.image for s in states.values()])
+            except AntipodeError as error:
+                yield f"how the replicas at {site.name} are is not known: {error}"
+                continue
+            for volume, state in states.items():
+                found = replicas[state.image]
+                if found.health is not Health.REPLICATING:
+                    yield (
+                        f"{storage.label}: volume {names[volume]} is not replicated now"
+                        f" ({found.health}: {found.detail}): nothing newer arrives"
+                    )
 
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
