@@ -3,7 +3,7 @@
 protected and failed over.
 
 `python -m bench.scale` prints, for 20, 200 and 2,000 volumes, CPU seconds and memory of antipode's
-process and HTTP calls per volume, and the exponents with which they grow (1.0: linear). The
+process, HTTP calls per volume, threads, and the exponents with which they grow (1.0: linear). The
 embedded sites are processes of their own and do not count.
 """
 
@@ -18,11 +18,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -32,11 +33,13 @@ from antipode.sandbox.site import IMAGE
 from antipode.sandbox.supervision import SITES, Sandbox
 
 SERVERS, VOLUMES = 10, 2
-"""of a VNF, and of each server"""
+"""of a VNF unless another number is asked for, and of each server"""
+SMALL, MOST_MIB = 50, 200
+"""antipode's process takes no more memory than this for so many volumes"""
 NETWORK, CIDR = "scale-net", "10.8.0.0/16"
 GIB = 1 << 20
 """the bytes of a GiB: what the sites do with bytes is not what is measured"""
-MEASURES = ("cpu_s", "calls", "memory_mib", "seconds")
+MEASURES = ("cpu_s", "calls", "memory_mib", "threads", "seconds")
 REPORT = Path("build") / "scale.json"
 
 
@@ -47,8 +50,8 @@ def say(text: str) -> None:
 # ---- many VNFs ----
 
 
-def vnf(number: int) -> dict[str, Any]:
-    members = [{"server": server_name(number, i)} for i in range(SERVERS)]
+def vnf(number: int, servers: int = SERVERS) -> dict[str, Any]:
+    members = [{"server": server_name(number, i)} for i in range(servers)]
     base = {
         "vnf": f"vnf-{number}",
         "primary": SITES[0],
@@ -64,7 +67,7 @@ def server_name(number: int, member: int) -> str:
     return f"vnf-{number}-{member}"
 
 
-def furnish(vnfs: int) -> None:
+def furnish(vnfs: int, of_each: int = SERVERS) -> None:
     """Make the network at both sites and the servers of all VNFs at the primary."""
     sites = [connect(name, name) for name in SITES]
     networks = [_network(site) for site in sites]
@@ -98,7 +101,7 @@ def furnish(vnfs: int) -> None:
             }
             for i, v in enumerate(roots + data)
         ]
-        name = server_name(index // SERVERS, index % SERVERS)
+        name = server_name(index // of_each, index % of_each)
         body = {
             "name": name,
             "flavorRef": flavor,
@@ -109,7 +112,7 @@ def furnish(vnfs: int) -> None:
         return primary.compute.create_server(body)
 
     with ThreadPoolExecutor(8) as pool:
-        servers = list(pool.map(make, range(vnfs * SERVERS)))
+        servers = list(pool.map(make, range(vnfs * of_each)))
     primary.compute.watch.wait_for(servers, wanted=("active",), timeout_s=300)
 
 
@@ -147,7 +150,28 @@ def _network(site: Site) -> str:
 # ---- antipode, in a process of its own ----
 
 
-def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, float]:
+class Threads:
+    """The most threads that were alive at once in this process."""
+
+    def __init__(self) -> None:
+        self.most = threading.active_count()
+        self._start = threading.Thread.start
+
+    def __enter__(self) -> Threads:
+        start, threads = self._start, self
+
+        def noted(thread: threading.Thread) -> None:
+            start(thread)
+            threads.most = max(threads.most, threading.active_count())
+
+        threading.Thread.start = noted  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.Thread.start = self._start  # type: ignore[method-assign]
+
+
+def work(act: str, configuration: str, vnfs: int, at_once: int, servers: int) -> dict[str, float]:
     """Protect or fail over all VNFs, several at once, and what that took of this process."""
     from antipode import config
     from antipode.engine.deployment import Deployment
@@ -161,13 +185,13 @@ def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, flo
     def one(number: int) -> None:
         name = f"vnf-{number}"
         if act == "protect":
-            deployment.vnfs.put(Vnf.model_validate(vnf(number)))
+            deployment.vnfs.put(Vnf.model_validate(vnf(number, servers)))
             protect(deployment, name, Unobserved())
         else:
             failover(deployment, prepare(deployment, name, SITES[1], None), Unobserved())
 
     began = time.monotonic()
-    with ThreadPoolExecutor(at_once) as pool:
+    with Threads() as threads, ThreadPoolExecutor(at_once) as pool:
         for _ in pool.map(one, range(vnfs)):
             pass
     spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -175,12 +199,22 @@ def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, flo
     return {
         "cpu_s": spent.ru_utime + spent.ru_stime,
         "memory_mib": spent.ru_maxrss / unit,
+        "threads": threads.most,
         "seconds": time.monotonic() - began,
     }
 
 
+class Shape(NamedTuple):
+    """What is measured beside the number of volumes."""
+
+    at_once: int
+    """runs at once"""
+    servers: int = SERVERS
+    """of each VNF"""
+
+
 def measured(
-    act: str, sandbox: Sandbox, vnfs: int, at_once: int, sites: Sequence[str]
+    act: str, sandbox: Sandbox, vnfs: int, shape: Shape, sites: Sequence[str]
 ) -> dict[str, float]:
     for site in sites:
         sandbox.ask(site, "DELETE", "/calls")
@@ -193,7 +227,9 @@ def measured(
         "--vnfs",
         str(vnfs),
         "--at-once",
-        str(at_once),
+        str(shape.at_once),
+        "--members",
+        str(shape.servers),
     ]
     done = subprocess.run(
         [*command, "--config", str(sandbox.directory / desk.CONFIGURATION)],
@@ -222,38 +258,38 @@ def _calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
 # ---- the bench ----
 
 
-def rows(sizes: Sequence[int], at_once: int) -> Iterator[dict[str, Any]]:
+def rows(sizes: Sequence[int], shape: Shape) -> Iterator[dict[str, Any]]:
     for volumes in sizes:
-        vnfs = max(1, volumes // (SERVERS * VOLUMES))
+        vnfs = max(1, volumes // (shape.servers * VOLUMES))
         with tempfile.TemporaryDirectory(prefix="antipode-scale-") as folder:
             sandbox = Sandbox(Path(folder))
             sandbox.up(latency=0, gib=GIB)
             try:
-                yield from _of_one_size(sandbox, vnfs, at_once)
+                yield from _of_one_size(sandbox, vnfs, shape)
             finally:
                 sandbox.down()
 
 
-def _of_one_size(sandbox: Sandbox, vnfs: int, at_once: int) -> Iterator[dict[str, Any]]:
+def _of_one_size(sandbox: Sandbox, vnfs: int, shape: Shape) -> Iterator[dict[str, Any]]:
     desk.write(sandbox)
     os.environ["OS_CLIENT_CONFIG_FILE"] = str(sandbox.directory / desk.CLOUDS)
-    volumes = vnfs * SERVERS * VOLUMES
+    volumes = vnfs * shape.servers * VOLUMES
     say(f"{vnfs} VNFs, {volumes} volumes")
-    furnish(vnfs)
+    furnish(vnfs, shape.servers)
     _without_verification(sandbox)
     primary, backup = SITES
     say("  protect")
     yield {
         "volumes": volumes,
         "act": "protect",
-        **measured("protect", sandbox, vnfs, at_once, SITES),
+        **measured("protect", sandbox, vnfs, shape, SITES),
     }
     sandbox.kill(primary)
     say("  failover")
     yield {
         "volumes": volumes,
         "act": "failover",
-        **measured("failover", sandbox, vnfs, at_once, [backup]),
+        **measured("failover", sandbox, vnfs, shape, [backup]),
     }
 
 
@@ -293,6 +329,12 @@ def main() -> int:
         default=[20, 200, 2000],
         help="sizes (default: 20 200 2000)",
     )
+    parser.add_argument(
+        "--members",
+        type=int,
+        default=SERVERS,
+        help=f"of each VNF, of {VOLUMES} volumes each (default: {SERVERS})",
+    )
     parser.add_argument("--at-once", type=int, default=4, help="runs at once (default: 4)")
     parser.add_argument("--work", choices=("protect", "failover"), help=argparse.SUPPRESS)
     parser.add_argument("--vnfs", type=int, help=argparse.SUPPRESS)
@@ -300,20 +342,21 @@ def main() -> int:
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sites are ended too
     if chosen.work:
-        json.dump(work(chosen.work, chosen.config, chosen.vnfs, chosen.at_once), sys.stdout)
+        of = (chosen.config, chosen.vnfs, chosen.at_once, chosen.members)
+        json.dump(work(chosen.work, *of), sys.stdout)
         return 0
     print(
-        "| volumes | act | CPU s | CPU ms/volume | calls/volume | memory MiB | s "
-        "|\n|---|---|---|---|---|---|---|"
+        "| volumes | act | CPU s | CPU ms/volume | calls/volume | memory MiB | threads | s "
+        "|\n|---|---|---|---|---|---|---|---|"
     )
     found = []
-    for row in rows(chosen.volumes, chosen.at_once):
+    for row in rows(chosen.volumes, Shape(chosen.at_once, chosen.members)):
         found.append(row)
         n = row["volumes"]
         per_volume = f"{1000 * row['cpu_s'] / n:.1f} | {row['calls'] / n:.1f}"
         print(
             f"| {n} | {row['act']} | {row['cpu_s']:.1f} | {per_volume} | {row['memory_mib']:.0f} "
-            f"| {row['seconds']:.1f} |",
+            f"| {row['threads']} | {row['seconds']:.1f} |",
             flush=True,
         )
     grown = exponents(found)
@@ -324,7 +367,10 @@ def main() -> int:
         )
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"rows": found, "exponents": grown}, indent=2) + "\n")
-    return 0
+    too_much = [r for r in found if r["volumes"] <= SMALL and r["memory_mib"] > MOST_MIB]
+    for row in too_much:
+        say(f"{row['act']} of {row['volumes']} volumes took {row['memory_mib']:.0f} MiB")
+    return 1 if too_much else 0
 
 
 if __name__ == "__main__":

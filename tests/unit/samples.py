@@ -213,6 +213,26 @@ class MemoryStore:
         self.objects[f"{prefix}_sha256file"] = b"{}"
 
 
+def servers_of(found: Topology) -> list[dict[str, Any]]:
+    """The servers of a topology as Nova lists them."""
+    return [
+        {
+            "id": server.id,
+            "name": server.name,
+            "status": "ACTIVE",
+            "OS-EXT-SRV-ATTR:user_data": server.user_data,
+            "flavor": {
+                "original_name": server.flavor.name,
+                "vcpus": server.flavor.vcpus,
+                "ram": server.flavor.ram_mib,
+                "disk": server.flavor.disk_gib,
+                "extra_specs": server.flavor.extra_specs,
+            },
+        }
+        for server in found.servers
+    ]
+
+
 class NamedSite:
     """A connection to a site where all that is done is played by functions."""
 
@@ -222,6 +242,7 @@ class NamedSite:
         self.project_id = "of-the-vnfs"
         self.objects = SimpleNamespace(account=f"https://{name}/v1/AUTH_of_the_vnfs")
         self.volumes = SimpleNamespace(quota=lambda _project: {})  # no limits
+        self.compute: Any = SimpleNamespace(servers=lambda: servers_of(topology()))
 
     def under(self, *_: object) -> NamedSite:
         return self

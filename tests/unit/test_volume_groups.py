@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from antipode.cloud.api import ApiError
+from antipode.cloud.api import Api, ApiError, Reply
+from antipode.cloud.groups import VolumeGroups
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, PreflightFailed, ResourceFailed
@@ -414,3 +415,28 @@ def test_a_user_who_may_not_list_groups_gets_single_snapshots(
     monkeypatch.setattr(site.groups, "groups", denied)
     volumes = points.read(grouped.here.vault, "v").topology.volumes
     assert volume_groups.standing(site, volumes).group is None
+
+
+def test_the_parts_of_a_group_snapshot_are_read_from_the_first_pages_only() -> None:
+    asked: list[str] = []
+
+    def send(method: str, path: str, **_: Any) -> Reply:
+        asked.append(path)
+        number = len(asked)
+        part = {
+            "id": f"s-{number}",
+            "volume_id": f"v-{number}",
+            "name": "",
+            "status": "creating",
+            "metadata": {},
+            "group_snapshot_id": "g" if number < 3 else None,
+        }
+        following = [{"rel": "next", "href": f"http://site/v3/snapshots/detail?marker={number}"}]
+        return Reply(200, {"snapshots": [part], "snapshots_links": following if number < 9 else []})
+
+    groups = VolumeGroups(Api("site-a", "block-storage", send, (3, 70)))
+    assert groups.parts("g", 1.0, 2) == {"v-1": "s-1", "v-2": "s-2"}
+    assert len(asked) == 2
+    asked.clear()
+    assert groups.parts("g", 1.0) == {"v-1": "s-1", "v-2": "s-2"}
+    assert len(asked) == 9

@@ -146,17 +146,21 @@ class VolumeGroups:
         )
         return str(made["id"])
 
-    def parts(self, snapshot_id: str, timeout_s: float) -> dict[str, str]:
+    def parts(self, snapshot_id: str, timeout_s: float, number: int = 0) -> dict[str, str]:
         """The snapshots of volumes that a group snapshot consists of, volume -> snapshot: they are
         known as soon as it is begun.
+
+        Args:
+            number: how many there are, where that is known: no page is read after the one that has
+                the last of them. They are the newest of all, and so in the first pages.
         """
-        pages = self._api.pages("/snapshots/detail", answers.SNAPSHOTS, timeout_s=timeout_s)
-        return {
-            s["volume_id"]: s["id"]
-            for page in pages
-            for s in page
-            if s.get("group_snapshot_id") == snapshot_id
-        }
+        found: dict[str, str] = {}
+        for page in self._api.pages("/snapshots/detail", answers.SNAPSHOTS, timeout_s=timeout_s):
+            of_it = (s for s in page if s.get("group_snapshot_id") == snapshot_id)
+            found |= {s["volume_id"]: s["id"] for s in of_it}
+            if number and len(found) >= number:
+                break
+        return found
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Start deleting a group snapshot, and all snapshots that it consists of; one that is gone

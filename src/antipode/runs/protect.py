@@ -53,6 +53,7 @@ from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.topology.members import select_members
+from antipode.topology.unchanged import must_be_as_discovered
 from antipode.transfer import TRANSFERS, Transfer, expiry
 from antipode.vault import PROBE, Vault, generations, points, reserve, sealing, sync
 from antipode.vault.ensemble import Vaults
@@ -801,7 +802,9 @@ class CaptureBatch(ProtectTask):
         servers = [of_member[member] for member in self.batch]
         batch = found.model_copy(update={"servers": servers})
         self.job.option.await_turn(p, found, self.batch)
-        return self.job.option.capture(p, batch).model_dump(mode="json")
+        captured = self.job.option.capture(p, batch)
+        must_be_as_discovered(p.site, batch)
+        return captured.model_dump(mode="json")
 
 
 class TransferCaptures(ProtectTask):

@@ -455,8 +455,9 @@ class _Window:
             raise ResourceFailed(
                 f"{self._site.name}: volume group {group} could not be snapshotted: {error}"
             ) from error
-        parts = self._site.groups.parts(post.result(), self._remaining())
-        if set(parts) != {v.id for v in self._topology.volumes}:
+        captured = {v.id for v in self._topology.volumes}
+        parts = self._site.groups.parts(post.result(), self._remaining(), len(captured))
+        if set(parts) != captured:
             raise ResourceFailed(
                 f"{self._site.name}: volume group {group} has other volumes than the members by"
                 " now. Protect the VNF again"
