@@ -220,7 +220,6 @@ def servers_of(found: Topology) -> list[dict[str, Any]]:
             "id": server.id,
             "name": server.name,
             "status": "ACTIVE",
-            "OS-EXT-SRV-ATTR:user_data": server.user_data,
             "flavor": {
                 "original_name": server.flavor.name,
                 "vcpus": server.flavor.vcpus,

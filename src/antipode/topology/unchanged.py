@@ -14,6 +14,8 @@ from antipode.errors import ResourceFailed
 from antipode.model.topology import Server, Topology
 from antipode.topology.discovery import flavor_of
 
+USER_DATA = "OS-EXT-SRV-ATTR:user_data"
+
 
 def must_be_as_discovered(site: Site, topology: Topology) -> None:
     """Compare servers with what Nova says of them now (`GET /servers/detail`).
@@ -42,7 +44,7 @@ def _changes(server: Server, now: Json | None) -> Iterator[str]:
             yield f"was renamed to {now['name']}"
         if flavor != server.flavor:
             yield f"was resized to flavor {flavor.name}"
-        if now.get("OS-EXT-SRV-ATTR:user_data") != server.user_data:
+        if USER_DATA in now and now[USER_DATA] != server.user_data:  # administrators see it
             yield "was rebuilt with other user_data"
         booted = server.root_disk.image_metadata.get("id") if server.root_disk else None
         if booted is not None and (now.get("image") or {}).get("id") != booted:
