@@ -41,6 +41,7 @@ from antipode.errors import Aborted, DnsRecordChanged
 from antipode.freezes import reaper
 from antipode.model.dns import RecordSet, RecordType
 from antipode.model.plan_file import PlanFile
+from antipode.model.runbook import RunbookStep
 from antipode.operations import (
     abort,
     commit,
@@ -62,9 +63,10 @@ from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback, switching
 from antipode.recover.dns import DnsProvider
-from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans
+from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans, runbook
 from antipode.runs import fence as fence_run
 from antipode.runs import reprotect as reprotect_run
+from antipode.runs.actions import Occasion
 from antipode.runs.failover_checks import Accepted
 from antipode.store import database
 from antipode.store.questions import Questions
@@ -313,7 +315,15 @@ def of_data(words: Sequence[str], request: bytes, *rest: Any, **more: Any) -> An
     return found
 
 
+def done_with_points(occasion: Occasion, step: RunbookStep) -> None:
+    """Do a step of a runbook; tell when it begins and when it is done, and not yet kept."""
+    ask("point", f"step {step.name} begins")
+    do_step(occasion, step)
+    ask("point", f"step {step.name} is done")
+
+
 put = Questions.ask
+do_step = runbook.do
 load = taskflow.engines.load
 LATE = (
     "sqlalchemy.dialects.sqlite",
@@ -350,6 +360,8 @@ def prepare() -> None:
     replication.LOOK_S = 0.005
     processes.ask = of_data  # type: ignore[assignment]
     fakestorage.install(lambda *question: ask("storage", *question))
+    runbook.do = done_with_points
+    Questions.ask = answered  # type: ignore[method-assign]
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
     with_points(flows.Flows, "forget")
@@ -364,8 +376,6 @@ def do(job: dict[str, Any]) -> None:
 
 def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
     """What else the test replaces for one job."""
-    if job["what"] in ("failover with a runbook", "resume"):
-        yield Questions, "ask", answered  # an operator answers at once
     compares = ("verify", "drill")
     if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
         yield deployment.Deployment, "store", lambda *_: AskedStore()
@@ -466,6 +476,7 @@ def attempt(job: dict[str, Any]) -> int:
     """Do a job; the exit code."""
     global _address, _of_thread
     _address, _of_thread = job["address"], threading.local()
+    os.environ["NOTES"] = job["folder"]
     try:
         do(job)
     except Aborted:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tomllib
+from typing import get_args
 
 import pytest
 
 from antipode.cli import app as main
+from antipode.model.runbook import Deliberate
 from tests import manual, reference
 
 AGAIN = "write it again: python -m tests.reference"
@@ -54,3 +57,24 @@ def test_the_manual_page_is_typeset_without_a_warning() -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+GUIDE = reference.DOCS / "operator-guide.md"
+AT_NIGHT = GUIDE.read_text().partition("## At 3 a.m.\n")[2].partition("\n## ")[0]
+PAGES = sorted(set(re.findall(r"\((concepts/[a-z-]+\.md)\)", AT_NIGHT)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_for_the_night_begins_with_its_commands(page: str) -> None:
+    lines = (reference.DOCS / page).read_text().splitlines()
+    assert "```console" in lines[:12]
+    first = lines[lines.index("```console") + 1]
+    assert first.startswith("# antipode "), first
+
+
+def test_the_table_for_the_night_has_each_verb() -> None:
+    named = set(re.findall(r"`antipode ([a-z-]+(?: [a-z]+)?)", AT_NIGHT))
+    words = " ".join(named)
+    assert [verb for verb in get_args(Deliberate) if verb.replace("-", " ") not in words] == [
+        "commit"  # never in a hurry
+    ]
