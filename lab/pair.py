@@ -146,6 +146,7 @@ def vnf(example: Mapping[str, Any], timeout: str = "120s") -> dict[str, Any]:
                         "python", "-m", "lab", "answer", "{site}", "{address}", str(HTTP_PORT)
                     ],
                     "within": "5m",
+                    "variables": ["ANTIPODE_LAB"],
                 },
             }
             for member in MEMBERS
