@@ -438,6 +438,13 @@ def test_back_at_a_site_with_its_old_copy_it_needs_that_removed(world: World) ->
     assert set(plan.removes.volumes) == set(world.a.volumes)
 
 
+def test_an_old_copy_in_the_way_of_a_migration_is_named_in_its_plan(world: World) -> None:
+    assert not [w for w in prepare(world.process(), "v").warnings if "failback v" in w]
+    migrated(world)
+    warnings = [w for w in prepare(world.process(), "v").warnings if "failback v" in w]
+    assert len(warnings) == 2  # db and front
+
+
 def test_nothing_is_removed_before_there_is_a_point_of_the_active_copy(world: World) -> None:
     migrated(world)
     world.b.before = lambda happens: fail("no answer") if happens.startswith("quiesce") else None

@@ -107,11 +107,27 @@ def prepare(
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site, known))
         _names_must_be_free(known, deployment.site(site, known), found)
         return Prepared(known, state, site, option, None, [*warnings, *found.left], found, steps)
+    warnings += _copies_there(known, deployment.site(site, known))
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
         return Prepared(known, state, site, option, None, warnings, None, steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
     return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], None, steps)
+
+
+def _copies_there(vnf: Vnf, site: Site) -> list[str]:
+    """The members of the VNF that a site has, which will be in the way. A plan from the newest
+    point may take those of an earlier recovery from it for its own; but a migration makes a point
+    of its own, and new members with it.
+    """
+    members = {member.server for member in vnf.members}
+    there = sorted(s["name"] for s in site.compute.servers() if s["name"] in members)
+    return [
+        f"there is a server {name} at {site.name} already, which stops the migration before any"
+        f" member is off. Where it is of an old copy: antipode failback {vnf.vnf} --to"
+        f" {site.name} removes it first"
+        for name in there
+    ]
 
 
 def _names_must_be_free(vnf: Vnf, site: Site, removed: Holdings) -> None:
