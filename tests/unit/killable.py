@@ -361,7 +361,7 @@ def prepare() -> None:
     processes.ask = of_data  # type: ignore[assignment]
     fakestorage.install(lambda *question: ask("storage", *question))
     runbook.do = done_with_points
-    Questions.ask = answered  # type: ignore[method-assign]
+    Questions.ask = answered  # type: ignore[method-assign,assignment]
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
     with_points(flows.Flows, "forget")
