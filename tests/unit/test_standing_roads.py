@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from antipode.cloud.api import ApiError
 from antipode.model.marks import KEY, RUN, VOLUME
 from antipode.model.plan import VolumePlan
 from antipode.model.source import BackupChain
@@ -217,6 +218,37 @@ def test_a_volume_that_is_attached_while_it_is_taken_is_left(tmp_path: Path) -> 
     recovering = Recovering(world, first)
     assert SOURCES[0] not in recovering.provide()
     assert KEY not in world.rows[mine.id]["metadata"]
+
+
+def test_what_cinder_refuses_of_a_standing_volume_leaves_cinders_restore(tmp_path: Path) -> None:
+    world, first, _ = standing_world(tmp_path)
+    before = world.shown_as_good()
+
+    def refuse(what: str) -> None:
+        if what == "before update volume" and not refused:
+            refused.append(what)
+            raise ApiError("site-b", "PUT", 403, "policy")
+
+    refused: list[str] = []
+    world.fate.on_deed = refuse
+    recovering = Recovering(world, first)
+    made = recovering.provide()
+    assert len(made) == 1
+    recovering.must_have(made)
+    assert sorted([*world.shown_as_good(), *(b for b in before if b[0] in made)]) == before
+
+
+def test_a_drill_whose_snapshot_is_refused_leaves_cinders_restore(tmp_path: Path) -> None:
+    world, first, _ = standing_world(tmp_path)
+
+    def refuse(what: str) -> None:
+        if what == "before create snapshot":
+            raise ApiError("site-b", "POST /snapshots", 413, "the quota is exhausted")
+
+    world.fate.on_deed = refuse
+    drill = Recovering(world, first, run="drill-1", keys="drill-1")
+    assert drill.provide() == {}
+    assert all(road.startswith("Cinder's restore") for road in drill.roads)
 
 
 def test_a_mover_whose_volume_is_taken_meanwhile_writes_no_more(tmp_path: Path) -> None:

@@ -204,6 +204,25 @@ def test_what_a_late_writer_notes_of_a_volume_that_was_claimed_since_counts_for_
     assert SOURCES[0] not in [source for source, _ in world.shown_as_good()]
 
 
+def test_a_snapshot_that_was_made_while_another_claimed_the_volume_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    world, first, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+
+    def write(what: str) -> None:
+        if what == "before create snapshot" and mine.id in world.rows:
+            world.rows[mine.id]["metadata"][CLAIM] = "of an apply of another host"
+            world.disks[mine.id].content[:5] = b"mixed"
+
+    world.fate.on_deed = write
+    with pytest.raises(ResourceFailed):
+        bring(world.hands(), second, world.store)
+    world.fate.on_deed = lambda what: None
+    assert world.shown_as_good() == at([first[1]])
+    assert world.rows[mine.id]["metadata"].get("antipode:standing-snapshot", "none") == "none"
+
+
 def test_a_volume_of_another_size_is_replaced(tmp_path: Path) -> None:
     world, _, second = standing_world(tmp_path)
     (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]

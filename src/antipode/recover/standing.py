@@ -403,10 +403,22 @@ def _snapshots(h: Hands, volumes: Sequence[tuple[Want, Standing]]) -> dict[str, 
         )
         for standing in known:
             made = begun[standing.id]
+            must_be_as(again(h, standing.id), standing)
             h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: f"{made}@{standing.holds}"})
             kept[standing.source] = replace(standing, snapshot=made, snapshot_holds=standing.holds)
         step.result(snapshots=len(begun))
     return kept
+
+
+def must_be_as(now: Standing, before: Standing) -> None:
+    """See that nothing has written a volume meanwhile: each writer claims it first, and no claim
+    comes twice. What was copied of it in between is what it held.
+
+    Raises:
+        ResourceFailed: it was claimed.
+    """
+    if not now.is_at_rest or (now.claim, now.holds) != (before.claim, before.holds):
+        raise ResourceFailed(f"standing volume {now.id} was claimed by another process meanwhile")
 
 
 def _written(

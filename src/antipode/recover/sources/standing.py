@@ -93,7 +93,12 @@ def _provided(
                 if made := _finished(r, volume, earlier["id"], key):
                     step.result(volume_id=made, road="taken before")
                     return made
-            made, road = (_cloned if r.keys else _taken)(r, hands, volume, there, step)
+            try:
+                made, road = (_cloned if r.keys else _taken)(r, hands, volume, there, step)
+            except Stopped:
+                raise
+            except AntipodeError as error:  # Cinder needs nothing of what has failed
+                made, road = None, f"Cinder's restore: {error}"
             step.result(volume_id=made, road=road, backup_id=volume.source_reference)
             return made
 
@@ -117,10 +122,16 @@ def _taken(
             continue
         if ready is None:
             reasons.append(f"{standing.id} may still be written by a process that is not seen here")
-        elif made := _claimed(r, volume, ready.standing.id):
-            return made, ready.road
-        else:
+            continue
+        try:
+            if made := _claimed(r, volume, ready.standing.id):
+                return made, ready.road
             reasons.append(f"{ready.standing.id} was claimed, or is of another type")
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            reasons.append(str(error))
+            _unmark(r, ready.standing.id)
     return None, f"Cinder's restore: {'; '.join(reasons)}"
 
 
@@ -166,13 +177,20 @@ def _finished(r: Recovery, volume: VolumePlan, standing: str, key: str) -> str |
         return None
     is_used = found["metadata"].get(KEY) == key and _is_used(found)
     if not is_used and _problem(r, volume, found, key) is not None:
-        if made_by(found) == r.run:  # no other recovery has taken it since
-            name, description = found["name"] or "", found["description"] or ""
-            unmarked = {k: v for k, v in found["metadata"].items() if k not in (KEY, RUN)}
-            r.site.volumes.update_volume(standing, name, description, unmarked)
+        _unmark(r, standing)
         return None
     put_right(r.site, volume, found, {**marks(r.run, key), **of_standing(found["metadata"])})
     return standing
+
+
+def _unmark(r: Recovery, standing: str) -> None:
+    """Have a volume stand again that this recovery does not take; not that of another recovery."""
+    found = r.site.volumes.volume(standing)
+    if found is None or made_by(found) != r.run or _is_used(found):
+        return
+    name, description = found["name"] or "", found["description"] or ""
+    unmarked = {k: v for k, v in found["metadata"].items() if k not in (KEY, RUN)}
+    r.site.volumes.update_volume(standing, name, description, unmarked)
 
 
 def _is_used(volume: Json) -> bool:
@@ -203,16 +221,15 @@ def _cloned(
     """A volume from a snapshot of a standing one, which stays: nothing is written into that, and
     the snapshot is of what it held all the while.
     """
-    for standing in there:
+    for listed in there:
+        standing = volumes_at_site.again(h, listed.id)
         if not standing.is_at_rest or standing.holds != volume.source_reference:
             continue
         snapshot = r.site.volumes.create_snapshot(
             standing.id, f"antipode {r.run}", {RUN: r.run}, CALL_S
         )
         r.site.volumes.snapshot_watch.wait_for([snapshot], timeout_s=TIMEOUT_S, tell=step.waits_for)
-        now = r.site.volumes.volume(standing.id)
-        if now is None or held_backup(now["metadata"]) != volume.source_reference:
-            continue  # it was claimed meanwhile
+        volumes_at_site.must_be_as(volumes_at_site.again(h, standing.id), standing)
         key = r.key(volume.source_id)
         wanted: Json = {
             "snapshot_id": snapshot,
