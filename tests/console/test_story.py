@@ -11,8 +11,8 @@ from antipode.sandbox import canary, desk
 from antipode.sandbox.demo import Silence
 from antipode.sandbox.keystone import PASSWORD
 from antipode.sandbox.supervision import SITES
+from antipode.sandbox.visit import Visit
 from tests.console.browser import PHONE, Browser
-from tests.console.conftest import Desk
 
 pytestmark = pytest.mark.sandbox
 PRIMARY, BACKUP = SITES
@@ -34,7 +34,7 @@ def ended_well(browser: Browser) -> None:
     browser.until(lambda: browser.find(state).text == "succeeded", "the run has succeeded")
 
 
-def test_a_vnf_is_led_through_a_disaster_in_the_browser(laid: Desk, browser: Browser) -> None:
+def test_a_vnf_is_led_through_a_disaster_in_the_browser(laid: Visit, browser: Browser) -> None:
     barriers: list[str] = []
 
     def look(name: str) -> None:
@@ -140,7 +140,7 @@ def test_a_vnf_is_led_through_a_disaster_in_the_browser(laid: Desk, browser: Bro
 
 
 def test_an_operator_logs_in_with_the_keystone_of_the_lost_site_silent(
-    laid: Desk, browser: Browser
+    laid: Visit, browser: Browser
 ) -> None:
     laid.sandbox.kill(PRIMARY)
     with Silence(laid.sandbox.settings(PRIMARY).port):

@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from antipode.cli.command import ShowCommand, columns
 from antipode.cli.sandbox import require_packages
 from antipode.config import default_state_dir
 from antipode.screen import visible
+
+CONSOLE_PORT = 8780
+LATENCY = 0.4
+"""Of the sites, beside that of real ones."""
 
 
 class Demo(ShowCommand):
@@ -21,7 +27,11 @@ class Demo(ShowCommand):
     """
 
     changes = True
-    examples = ("antipode demo", "antipode demo --directory /tmp/demo --report report.json")
+    examples = (
+        "antipode demo",
+        "antipode demo --directory /tmp/demo --report report.json",
+        "antipode demo --console",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -35,6 +45,15 @@ class Demo(ShowCommand):
             metavar="FILE",
             help="file for the report (default: demo-report.json in that directory)",
         )
+        parser.add_argument(
+            "--console",
+            metavar="PORT",
+            nargs="?",
+            const=CONSOLE_PORT,
+            type=int,
+            help="play the story yourself, in a browser: start the sites, the VNF and a service "
+            "with the web console at this port of 127.0.0.1 (default: %(const)s), until Ctrl-C",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -46,6 +65,8 @@ class Demo(ShowCommand):
             if parsed_args.directory
             else default_state_dir() / "demo"
         )
+        if parsed_args.console is not None:
+            return columns(_visited(directory, parsed_args.console, self.app.stderr))
         report = demo.run(directory, self.app.stderr)
         path = Path(parsed_args.report) if parsed_args.report else directory / "demo-report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,3 +82,34 @@ class Demo(ShowCommand):
             print(f"\n{say}\nReport: {path}", file=self.app.stderr)
         self.exit_code = 1 if problems else 0
         return columns(report)
+
+
+def _visited(directory: Path, port: int, out: TextIO) -> dict[str, Any]:
+    """Have a person visit the console of two embedded sites until a signal; where it was."""
+    from antipode.sandbox.desk import VNF_FILE
+    from antipode.sandbox.keystone import PASSWORD
+    from antipode.sandbox.supervision import SITES
+    from antipode.sandbox.visit import Visit
+
+    visit = Visit(directory, port, LATENCY)
+    for one in (visit.sandbox, visit.third):
+        one.down(wipe=True)
+    primary, sites = SITES[0], visit.sandbox.directory
+    try:
+        print("Two embedded sites and a VNF are being started ...", file=out, flush=True)
+        visit.lay_out()
+        visit.operator.tell("vnf", "add", str(sites / VNF_FILE))
+        with visit.serving(), suppress(KeyboardInterrupt):
+            print(
+                f"The console is at {visit.url}/console. Log in as operator, or as approver,"
+                f" boss or observer, with the password {PASSWORD}.\n"
+                f"The disaster:  antipode sandbox kill {primary} --directory {sites}\n"
+                f"It comes back: antipode sandbox revive {primary} --directory {sites}\n"
+                "Ctrl-C ends all of it.",
+                file=out,
+                flush=True,
+            )
+            threading.Event().wait()
+    finally:
+        visit.down()
+    return {"console": f"{visit.url}/console", "directory": str(directory)}

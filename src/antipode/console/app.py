@@ -35,6 +35,7 @@ def console(installation: Installation) -> Guarded:
         Tries(),
         is_secure,
     )
+    made.snapshots.warm()
     pages = [route for room in PAGES for route in room.ROUTES]
     app = Starlette(
         routes=[

@@ -29,6 +29,8 @@ from antipode.store.tables import QuestionRow, RunRow
 
 RECENT_S = 86400.0
 """How far back failed runs are counted."""
+MOST_FAILED = 500
+"""Failed runs that are counted."""
 DRILL_EVERY_S = 90 * 86400.0
 """After which a drill is due where the VNF file does not say how often one is wanted."""
 
@@ -241,9 +243,8 @@ def of(deployment: Deployment, definitions: Mapping[str, Vnf | InvalidInput]) ->
     is_served = service is not None and service.is_alive
     now = time.time()
     opened = deployment.runs.open()
-    failed = [
-        row for row in deployment.runs.ended_since(now - RECENT_S) if row.state in ("failed",)
-    ]
+    newest = deployment.runs.newest(MOST_FAILED, states=["failed"])
+    failed = [row for row in newest if (row.ended_at or 0.0) > now - RECENT_S]
     return Overview(
         vnfs,
         damaged,
@@ -252,7 +253,7 @@ def of(deployment: Deployment, definitions: Mapping[str, Vnf | InvalidInput]) ->
         Counter(k.rpo.state for k in vnfs),
         opened,
         waiting(deployment),
-        failed[::-1],
+        failed,
         is_served,
         service.trouble if service is not None and is_served else {},
         now,

@@ -290,11 +290,10 @@ def _forecast(asked: Asked) -> Response:
 
 def _topology(asked: Asked) -> Response:
     name = vnf_of(asked, "vnf:get")
-    found: Look
-    if asked.form["live"]:
-        found = look(asked.deployment, name)
-    else:
-        found = remembered(asked.deployment, name)
+    try:
+        found: Look = (look if asked.form["live"] else remembered)(asked.deployment, name)
+    except NotFound as error:
+        return _part(asked, "none", name, words=str(error))
     waves = found.status.vnf.boot_waves()
     return _part(
         asked,
