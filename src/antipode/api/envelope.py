@@ -71,7 +71,7 @@ class Envelope:
                 message = {**message, "headers": [*message["headers"], *own]}
                 # a change that is not in the trail is not answered as done
                 if scope["method"] not in READING or status in (401, 403):
-                    await run_in_threadpool(self._audit.add, _record(scope, status, number))
+                    await run_in_threadpool(self._audit.add, record_of(scope, status, number))
             await send(message)
 
         async def unless_too_large(message: Message) -> None:
@@ -121,7 +121,7 @@ def _wrong_version(scope: Scope) -> ASGIApp | None:
     return None
 
 
-def _record(scope: Scope, status: int, number: str) -> AuditRow:
+def record_of(scope: Scope, status: int, number: str) -> AuditRow:
     """What the audit trail keeps of a request: neither its body nor its query."""
     state, caller = scope["state"], scope["state"].get("caller")
     return AuditRow(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
 from antipode import identity
-from antipode.api.gate import Asked
+from antipode.api.gate import Asked, Installation
 from antipode.api.rate import KeyedLocks
 from antipode.errors import Busy, InvalidInput, KeyReused, QuotaExceeded
 from antipode.operations.submit import submit
@@ -81,8 +82,7 @@ def begun(
     run: str = row.id
     row.shown = [visible(line) for line in lines]
     row.request_key, row.request_digest = key, digest if key is not None else None
-    with _of_projects.one(project or ""):
-        _must_have_room(asked, project)
+    with room(asked.installation, project):
         try:
             submit(deployment, row)
         except (Busy, IntegrityError):
@@ -92,12 +92,24 @@ def begun(
     return run
 
 
-def _must_have_room(asked: Asked, project: str | None) -> None:
-    there = asked.installation.settings.projects.get(project) if project is not None else None
+@contextmanager
+def room(installation: Installation, project: str | None) -> Iterator[None]:
+    """Have no other request of a project begin a run while the block begins one.
+
+    Raises:
+        QuotaExceeded: the project has as many open runs as it may.
+    """
+    with _of_projects.one(project or ""):
+        _must_have_room(installation, project)
+        yield
+
+
+def _must_have_room(installation: Installation, project: str | None) -> None:
+    there = installation.settings.projects.get(project) if project is not None else None
     most = there.quota.open_runs if there is not None else None
     if project is None or most is None:
         return
-    if asked.deployment.runs.count_unfinished(project) >= most:
+    if installation.deployment.runs.count_unfinished(project) >= most:
         raise QuotaExceeded(f"project {project} may have {most} open runs, and has them")
 
 

@@ -10,7 +10,18 @@ from starlette.routing import Mount, Route
 
 from antipode.api.gate import Installation
 from antipode.api.server import Beside
-from antipode.console.pages import changes, login, overview, plans, reports, runs, sites, vnfs
+from antipode.console.pages import (
+    audit,
+    changes,
+    login,
+    overview,
+    plans,
+    policies,
+    reports,
+    runs,
+    sites,
+    vnfs,
+)
 from antipode.console.rendering import ASSETS, Renderer
 from antipode.console.sessions import Sessions
 from antipode.console.snapshot import Snapshots
@@ -19,7 +30,7 @@ from antipode.console.web import ROOT, Console, Guarded, failed
 from antipode.errors import NotFound
 from antipode.model.serving import ApiConfig, ConsoleConfig
 
-PAGES = (overview, login, vnfs, changes, runs, plans, sites, reports)
+PAGES = (overview, login, vnfs, changes, runs, plans, sites, reports, policies, audit)
 
 
 def console(installation: Installation) -> Guarded:

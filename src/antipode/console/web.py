@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +21,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from antipode import identity
+from antipode.api import run_requests
+from antipode.api.envelope import READING, record_of
 from antipode.api.faults import status_of
 from antipode.api.gate import Installation
 from antipode.api.identity import Caller
@@ -145,6 +149,7 @@ class Asked:
             NotFound: the thing is of another project.
             Forbidden: the rules do not allow it.
         """
+        self.request.state.rule = rule
         if not self.sees(project):
             raise NotFound("there is no such thing here")
         self.console.installation.rules.must_allow(self.caller, rule, project)
@@ -159,6 +164,15 @@ class Asked:
             return self.deployment.vnfs.project_of(vnf)
         except NotFound:
             return None
+
+    def room(self, project: str | None) -> AbstractContextManager[None]:
+        """The quota of a project, while a run of it is begun; as for requests to the API."""
+        return run_requests.room(self.console.installation, project)
+
+    def page_of(self, run: str) -> Response:
+        """The page of a run that was begun."""
+        self.console.snapshots.forget()
+        return self.back_to(f"/runs/{run}")
 
     def page(self, template: str, **values: Any) -> Response:
         """A page, or a part of one."""
@@ -207,6 +221,7 @@ def _answered(
     session: Session | None = None
     try:
         session = _session(console, request)
+        request.state.caller = session.caller
         if changes:
             must_be_ours(request, session, form["csrf"])
         asked = Asked(console, request, session, form)
@@ -298,10 +313,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Guarded:
-    """Adds the headers that protect a page to each answer of an application."""
+    """Adds to each answer of an application the headers that protect a page, and keeps in the audit
+    trail each request that changes something or is refused.
+    """
 
     def __init__(self, app: Any, console: Console) -> None:
         self.console = console
+        self._audit = console.installation.deployment.audit
         self._app = app
         self._headers = dict(HEADERS)
         if console.is_secure:
@@ -310,8 +328,19 @@ class Guarded:
     async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
         """As ASGI."""
 
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        number = f"req-{uuid.uuid4()}"
+        scope.setdefault("state", {})["request_id"] = number
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                status = message["status"]
+                if scope["method"] not in READING or status in (401, 403):
+                    # a change that is not in the trail is not answered as done
+                    record = record_of(scope, status, number)
+                    await run_in_threadpool(self._audit.add, record)
                 set_already = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],

@@ -272,3 +272,25 @@ def test_a_member_protects_and_does_not_fail_over(known: House) -> None:
     assert any(found["action"].endswith("/protect") for found in page.all("form"))
     assert "Fail over" not in page.words
     assert member.get("/vnfs/hlr/change/failover").status_code == 403
+
+
+def test_changes_and_refusals_are_in_the_audit_trail(known: House) -> None:
+    visitor = known.logged_in("operator")
+    visitor.get("/vnfs/hlr")
+    visitor.post("/vnfs/hlr/precheck")
+    visitor.post("/vnfs/hlr/precheck", {"csrf": "x"})
+    known.visitor().log_in("operator", "wrong")
+    known.logged_in("tenant-observer").post("/vnfs/hlr/protect")
+    found = [
+        (row.identity, row.action, row.target, row.outcome)
+        for row in known.deployment.audit.page(100)[::-1]
+    ]
+    operator = "operator@site-a"
+    assert found[0] == (operator, "console:login", f"{ROOT}/login", "success")
+    assert found[1] == (operator, "run:precheck", f"{ROOT}/vnfs/hlr/precheck", "success")
+    assert (operator, "POST", f"{ROOT}/vnfs/hlr/precheck", "failure") in found
+    assert (None, "POST", f"{ROOT}/login", "failure") in found
+    assert ("tenant-observer@site-a", "run:create", f"{ROOT}/vnfs/hlr/protect", "failure") in found
+    assert not any("GET" in row for row in found)
+    assert "run:precheck" in known.logged_in("boss").page("/audit").words
+    assert known.logged_in("operator").get("/audit").status_code == 403

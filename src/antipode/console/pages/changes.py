@@ -277,18 +277,19 @@ def _begin(asked: Asked) -> Response:
 
 def _begun(asked: Asked, verb: str, subject: str, path: str) -> Response:
     """Begin what was shown, if it is confirmed."""
+    project = asked.project_of_vnf(subject) if verb in OF_VNF else None
     proposal = asked.session.proposed(asked.form["proposal"])
     if proposal is None or (proposal.verb, proposal.subject) != (verb, subject):
         return asked.back_to(
             path, "The plan was shown too long ago, or elsewhere. Here it is again.", "warn"
         )
     try:
-        record = proposals.begin(asked.deployment, proposal, asked.form["typed"])
+        with asked.room(project):
+            record = proposals.begin(asked.deployment, proposal, asked.form["typed"])
     except AntipodeError as error:
         return asked.back_to(path, str(error), "bad")
     asked.session.proposals.pop(asked.form["proposal"], None)
-    asked.console.snapshots.forget()
-    return asked.back_to(f"/runs/{record['run']}")
+    return asked.page_of(str(record["run"]))
 
 
 # ---- plans ----

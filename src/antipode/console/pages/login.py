@@ -81,6 +81,7 @@ def _logged_in(console: Console, request: Request, form: Form) -> Response:
         return _shown(console, request, form, error)
     except AntipodeError as error:
         return _shown(console, request, form, error)
+    request.state.caller, request.state.rule = found.caller, "console:login"
     console.sessions.end(request.cookies.get(COOKIE, ""))
     name, session = console.sessions.begin(found)
     LOG.info("%s has logged in to the console from %s", session.caller.identity, address)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,10 +10,9 @@ from starlette.responses import Response
 
 from antipode import identity
 from antipode.api.rules import rule_of_kind
-from antipode.console import beside, pictures
+from antipode.console import pictures
 from antipode.console.web import Asked, route
 from antipode.console.words import fact
-from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, InvalidInput, NotConfirmed, NotFound
 from antipode.operations import abort, answer, approvals, resume
 from antipode.operations.reports.files import FORMS, installed
@@ -148,12 +146,12 @@ def _reject(asked: Asked) -> Response:
 def _abort(asked: Asked) -> Response:
     row = run_of(asked, "run:abort")
     asked.must(rule_of_kind(row.kind), row.project)
-    if row.state in OPEN:
-        asked.deployment.runs.request_abort(row.id)
-    elif row.state == AWAITING:
+    if row.state == AWAITING:
         approvals.reject(asked.deployment, row.id)
+    elif row.state in OPEN and asked.deployment.claims.is_held(row) is not False:
+        asked.deployment.runs.request_abort(row.id)
     else:
-        beside.carry_out(partial(abort.abort, asked.deployment, row.id, Unobserved()))
+        asked.console.installation.background.begin(abort.abort, row.id)
     asked.console.snapshots.forget()
     return asked.back_to(f"/runs/{row.id}", "It stops at its next safe point.", "warn")
 
@@ -167,9 +165,8 @@ def _resume(asked: Asked) -> Response:
         raise Busy(f"run {row.id} is {seen.state}: a process has it")
     if seen.must_be_confirmed and asked.form["confirmed"] != "yes":
         raise NotConfirmed(f"say that {seen.subject} does not run at its other site now")
-    beside.carry_out(partial(resume.resume, asked.deployment, row.id, Unobserved()))
-    asked.console.snapshots.forget()
-    return asked.back_to(f"/runs/{row.id}")
+    asked.console.installation.background.begin(resume.resume, row.id)
+    return asked.page_of(row.id)
 
 
 ROUTES = [

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from antipode.console import pictures
-from antipode.console.beside import begun_by
 from antipode.console.pages.overview import seen
 from antipode.console.pictures import Chart, Dated, Measured
 from antipode.console.web import Asked, route
@@ -122,13 +121,14 @@ def _asked_for(asked: Asked, name: str, verb: str) -> str:
         if verb == "protect"
         else precheck.request(asked.deployment, name)
     )
-    return str(submit(asked.deployment, run)["run"])
+    with asked.room(asked.project_of_vnf(name)):
+        return str(submit(asked.deployment, run)["run"])
 
 
 def _begin(verb: str) -> Callable[[Asked], Response]:
     def begin(asked: Asked) -> Response:
         run = _asked_for(asked, vnf_of(asked, "vnf:get"), verb)
-        return begun_by(asked, run)
+        return asked.page_of(run)
 
     return begin
 
