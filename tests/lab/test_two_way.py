@@ -22,7 +22,7 @@ from antipode.sandbox.members import MEMBERS
 from antipode.sandbox.story import recovered_last
 from lab import canary
 from lab.checker import check
-from lab.desk import Desk
+from lab.desk import STORAGE, Desk
 from lab.services import identity
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.tenant import PROJECT
@@ -32,6 +32,7 @@ from tests.lab.with_replication import add_replication
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
+REPLICATION = "replication"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +107,26 @@ def volumes(site: Site) -> int:
     return len(list(identity.connect(site, "antipode", PROJECT).block_storage.volumes()))
 
 
-@pytest.mark.parametrize("option", ["quiesced-snapshot", "server-snapshot"])
+def file_of(option: str) -> dict[str, Any]:
+    """What the VNF file says of an option."""
+    protections = [{"option": option, "quiesce": {"timeout": "60s"}}]
+    if option != REPLICATION:
+        return {"protections": protections}
+    return {"protections": protections, "datastores": {"disks": {"storage": STORAGE}}}
+
+
+@contextmanager
+def carried_to(there: Site, option: str, desk: Desk, folder: Path) -> Iterator[None]:
+    """While the block is executed, what a site protects gets to the other one."""
+    if option != REPLICATION:
+        with backups_at(there, folder):
+            yield
+        return
+    desk.tell("datastore", "prepare", VNF, "--wait", timeout=3600)
+    yield
+
+
+@pytest.mark.parametrize("option", ["quiesced-snapshot", "server-snapshot", REPLICATION])
 def test_there_and_back_and_there_again_not_one_record_is_lost(
     canary_at_a: None,
     option: str,
@@ -116,8 +136,7 @@ def test_there_and_back_and_there_again_not_one_record_is_lost(
     tmp_path: Path,
 ) -> None:
     desk = two_way(tmp_path / "desk")
-    protection = {"option": option, "quiesce": {"timeout": "60s"}}
-    desk.tell("vnf", "add", str(vnf_file(protections=[protection])))
+    desk.tell("vnf", "add", str(vnf_file(**file_of(option))))
     here = site_a
     moves: list[tuple[Site, list[str]]] = [
         (site_b, ["migrate", VNF, "--to", site_b.name]),
@@ -127,7 +146,7 @@ def test_there_and_back_and_there_again_not_one_record_is_lost(
     for generation, (there, command) in enumerate(moves, start=2):
         canary.wait_for_records(here, 20)
         last_boots = boots(here)
-        with backups_at(there, tmp_path):
+        with carried_to(there, option, desk, tmp_path):
             record: dict[str, Any] = desk.ask(*command, "--yes", timeout=3600)
             assert "not_done" not in record and "left" not in record
             assert_nothing_was_lost(here, there, last_boots)

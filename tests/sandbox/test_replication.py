@@ -75,14 +75,34 @@ def test_a_destroyed_site_comes_back_from_the_newest_state_that_arrived(replicat
     assert "left" not in done
 
 
-def test_the_next_point_is_made_the_other_way_round(replicated: World) -> None:
-    world = replicated
+def keep_points_at_a_third_place(world: World) -> None:
     configuration = world.sandbox.directory / CONFIGURATION
     third_place = world.sandbox.directory / "third-place"
     third_place.mkdir()
     settings = YAML().load(configuration)
     settings["vault"] = {"directory": str(third_place)}
     YAML().dump(settings, configuration)
+
+
+def test_a_failback_removes_the_old_copy_with_the_states_in_its_volumes(replicated: World) -> None:
+    world = replicated
+    keep_points_at_a_third_place(world)
+    former = world.protect()["recovery_point"]
+    world.operator.tell("migrate", "canary", "--to", BACKUP, "--yes")
+    world.operator.tell(*PREPARE)
+    planned = world.operator.ask("failback", "canary", "--plan")
+    assert former in planned["removes"]["points"]
+    world.operator.tell("failback", "canary", "--yes")
+    points = world.operator.ask("recovery-point", "list", "canary")
+    assert not {point["id"] for point in points} & set(planned["removes"]["points"])
+    assert len(list(world.cloud(PRIMARY).block_storage.volumes())) == 6
+    assert {p["generation"] for p in points} == {2}
+    canary.await_records(world.sandbox, PRIMARY, 5)
+
+
+def test_the_next_point_is_made_the_other_way_round(replicated: World) -> None:
+    world = replicated
+    keep_points_at_a_third_place(world)
     world.protect()
     world.sandbox.isolate(PRIMARY)
     fail_over(world)

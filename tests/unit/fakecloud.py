@@ -747,6 +747,8 @@ class FakeCloud:
                     refuse(400, f"volume {volume} is {self.volumes[volume]['status']}")
                 if self.volumes[volume].get("group_id"):
                     refuse(400, f"volume {volume} must not belong to a group")
+                if any(s["volume_id"] == volume for s in self.snapshots.values()):
+                    refuse(400, f"volume {volume} must not have snapshots")
                 self._happens(f"delete volume {self.volumes[volume]['name']}")
                 self.volumes[volume]["status"] = "deleting"
                 return None

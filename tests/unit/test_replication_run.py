@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from antipode import processes
 from antipode.datastores import STORAGES
+from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
@@ -29,7 +31,9 @@ from antipode.operations.failover import prepare as prepare_failover
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import verify
 from antipode.operations.resume import resume
+from antipode.runs import old_copy_removal
 from antipode.runs import reprotect as reprotecting
+from antipode.runs.fence import must_be_old
 from antipode.transfer import replication
 from antipode.vault import points
 from tests.unit import fakestorage, twosites
@@ -384,6 +388,72 @@ def test_a_reprotection_replicates_the_volumes_the_other_way_round(replicated: R
     assert {f"volume-{v}" for v in world.b.volumes} <= replicated.pools.replicated
     found = points.newest_or_none(world.here.vault, "v")
     assert found is not None and (found.id, found.site) == (record["recovery_point"], "site-b")
+
+
+def moved(replicated: Replicated) -> World:
+    """A world whose VNF is at site-b, where it is protected, with points in its old copy."""
+    world = replicated.world
+    world.b.ids = itertools.count(1000)  # those of two clouds differ
+    world.protect()
+    world.failover()
+    replicated.pools.origin = "site-b"
+    reprotect.reprotect(
+        world.here, reprotect.request(reprotect.prepare(world.here, "v", "keep")), Unobserved()
+    )
+    return world
+
+
+def removal(world: World) -> Any:
+    """The old copy is removed by a run of its own; what that has come to."""
+    standing = must_be_old(world.here, "v", "site-a")
+    row = old_copy_removal.requested(standing.state, "site-a")
+    run = row.id
+    with world.here.claims.begin(row) as claim:
+        execute(world.here, old_copy_removal.KIND, claim, Unobserved())
+    return world.here.runs.get(run).result
+
+
+def test_an_old_copy_goes_with_the_points_whose_states_its_volumes_hold(
+    replicated: Replicated,
+) -> None:
+    world = moved(replicated)
+    former = set(points.list_ids(world.here.vault, "v")) - {replicated.newest().id}
+    standing = must_be_old(world.here, "v", "site-a")
+    found = old_copy_removal.holdings(world.here, standing, world.here.site("site-a"))
+    held = set(found.points)
+    assert held and held <= former
+    assert removal(world)["points_removed"] == sorted(held)
+    assert (world.a.servers, world.a.volumes, world.a.snapshots) == ({}, {}, {})
+    left = points.list_ids(world.here.vault, "v")
+    assert replicated.newest().id in left and not held & set(left)
+
+
+def test_an_old_copy_keeps_a_volume_with_a_snapshot_of_somebody(replicated: Replicated) -> None:
+    world = moved(replicated)
+    mine = world.a._snapshot_of({"volume_id": "db-data", "name": "mine", "metadata": {}})
+    record = removal(world)
+    assert [left for left in record["left"] if mine in left]
+    assert (world.a.servers, set(world.a.volumes)) == ({}, {"db-data"})
+    assert mine in world.a.snapshots
+
+
+def test_an_old_copy_stays_whole_while_a_state_of_it_is_in_use(replicated: Replicated) -> None:
+    world = moved(replicated)
+    newest = replicated.newest()
+    state = next(
+        state
+        for id_ in points.list_ids(world.here.vault, "v")
+        if id_ != newest.id
+        for state in points.examine(world.here.vault, "v", id_).point.states.values()
+    )
+    world.b.clones["of-a-drill"] = {"image": state.image, "state": state.state}
+    servers, volumes = set(world.a.servers), set(world.a.volumes)
+    with pytest.raises(ResourceFailed, match="of-a-drill"):
+        removal(world)
+    assert (set(world.a.servers), set(world.a.volumes)) == (servers, volumes)
+    world.b.clones.clear()
+    removal(world)
+    assert (world.a.servers, world.a.volumes) == ({}, {})
 
 
 def test_preparing_twice_begins_replication_once(replicated: Replicated) -> None:

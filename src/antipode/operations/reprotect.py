@@ -145,7 +145,7 @@ def _warnings(site: Site, removes: Holdings | None) -> Iterator[str]:
             " may have to wait until that copy is removed"
         )
     else:
-        yield from removes.left
+        yield from removes.remarks
 
 
 def request(prepared: Prepared) -> RunRow:

@@ -106,7 +106,7 @@ def prepare(
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site, known))
         _names_must_be_free(known, deployment.site(site, known), found)
-        return Prepared(known, state, site, option, None, [*warnings, *found.left], found, steps)
+        return Prepared(known, state, site, option, None, [*warnings, *found.remarks], found, steps)
     warnings += _copies_there(known, deployment.site(site, known))
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:

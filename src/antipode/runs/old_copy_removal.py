@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kind of run that removes the old copy of a VNF at a site: its servers, their ports and their
-volumes. What belongs to it is known by proof, as for a fence; networks, keypairs and the like stay.
+volumes, with the recovery points whose states are in those. What belongs to it is known by proof,
+as for a fence; networks, keypairs and the like stay.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
-from antipode.model.marks import is_throw_away
+from antipode.model.marks import is_throw_away, made_by
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import ReplicatedState
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
 from antipode.recover import fencing, rollback
-from antipode.runs import fence
+from antipode.runs import expire, fence
 from antipode.store.tables import RunRow
+from antipode.transfer import expiry
 from antipode.vault import points, windows
 from antipode.vault.old_copies import OldCopy
 
@@ -62,6 +66,20 @@ class Holdings:
     volumes: dict[str, str]
     left: Sequence[str] = ()
     """what it uses and is not removed, and why"""
+    points: Sequence[str] = ()
+    """recovery points whose states are in these volumes, and go with them"""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What an operator should know of it before it is removed, in sentences."""
+        if not self.points:
+            return list(self.left)
+        first, last = self.points[0], self.points[-1]
+        return [
+            *self.left,
+            f"{len(self.points)} recovery points of the old copy go with its volumes, which hold"
+            f" their states: {first if first == last else f'{first} to {last}'}",
+        ]
 
     @property
     def ids(self) -> list[str]:
@@ -75,6 +93,7 @@ class Holdings:
             "ports": self.ports,
             "volumes": self.volumes,
             "left": list(self.left),
+            "points": list(self.points),
         }
 
 
@@ -190,7 +209,15 @@ def holdings(
     free, kept = _of_no_server(deployment, copy, [v for v in there if v["id"] not in attached])
     attached |= {id_ for earlier in unfinished for id_ in earlier.volumes if id_ not in kept}
     volumes = [v for v in there if v["id"] in {*attached, *free}]
-    shared = [v for v in volumes if users_of(v) - set(ids)]
+    of_copy = {v["id"]: v for v in volumes}
+    snapshots = [s for s in site.volumes.snapshots() if s["volume_id"] in of_copy]
+    shared = {i: "another server uses it" for i, v in of_copy.items() if users_of(v) - set(ids)}
+    shared |= {
+        s["volume_id"]: f"its snapshot {s['id']} is not antipode's"
+        for s in snapshots
+        if made_by(s) is None
+    }
+    going = {v["id"]: str(v.get("name") or "") for v in volumes if v["id"] not in shared}
     lost = sorted({id_ for earlier in unfinished for id_ in earlier.ports})
     ports = [*fencing.ports_of(site, ids), *(site.networks.ports(lost) if lost else [])]
     return Holdings(
@@ -200,11 +227,37 @@ def holdings(
             for p in ports
             if (p.get("device_id") or "") in ("", *ids) or p["id"] not in lost
         },
-        {v["id"]: str(v.get("name") or "") for v in volumes if v not in shared},
-        [
-            *(f"volume {v['name'] or v['id']} ({v['id']}): another server uses it" for v in shared),
-            *kept.values(),
-        ],
+        going,
+        [*(f"{_named(of_copy[i])}: {why}" for i, why in shared.items()), *kept.values()],
+        _points_in(standing, site.name, going) if snapshots else (),
+    )
+
+
+def _named(volume: Json) -> str:
+    return f"volume {volume['name'] or volume['id']} ({volume['id']})"
+
+
+def _points_in(standing: Standing, site: str, volumes: Collection[str]) -> list[str]:
+    """The recovery points whose states are in volumes of the old copy, the oldest first.
+
+    Raises:
+        VaultCorrupt, VaultError: one cannot be read, so it is unknown what it rests on.
+    """
+    vaults, state = standing.vaults, standing.state
+    return [
+        id_
+        for id_ in sorted(points.list_ids(vaults, state.vnf))
+        if _rests_on(points.examine(vaults, state.vnf, id_).point, state, site, volumes)
+    ]
+
+
+def _rests_on(
+    point: RecoveryPoint, state: ProtectedVnf, site: str, volumes: Collection[str]
+) -> bool:
+    """Whether a recovery point of the old copy has a state in any of its volumes."""
+    return (point.site, point.generation < state.generation) == (site, True) and any(
+        isinstance(source, ReplicatedState) and volume in volumes
+        for volume, source in point.sources.items()
     )
 
 
@@ -229,7 +282,7 @@ def _of_no_server(
         is_made = maker in copy.runs and maker not in copy.spared_runs and name in copy.named
         if volume["id"] not in copy.unattached and not is_made:
             continue
-        what = f"volume {name or volume['id']} ({volume['id']})"
+        what = _named(volume)
         known = copy.unattached.get(volume["id"], name)
         if name != known:
             kept[volume["id"]] = f"{what}: it was {known}, of no server, and has another name now"
@@ -280,7 +333,8 @@ def _remove(run: Run) -> None:
     found = _found(run, standing, site)
     run.touches_clouds()
     with run.timeline.step(RemovalSteps.REMOVE, site.name) as step:
-        problems = _delete_servers(run, site, found, confirmed)
+        problems = _end_points(run, standing, site, found) if found.volumes else []
+        problems = problems or _delete_servers(run, site, found, confirmed)
         if not problems:
             site.compute.watch.wait_gone(
                 list(found.servers), timeout_s=GONE_WITHIN_S, tell=step.waits_for
@@ -329,6 +383,42 @@ def _must_be_confirmed(run: Run, found: Holdings) -> None:
             f"a removal of the old copy of {run.vnf} at {request.site}",
             [f"{names[i] or 'without a name'} ({i}) was not in the plan; plan again" for i in new],
         )
+
+
+def _end_points(run: Run, standing: Standing, site: Site, found: Holdings) -> list[str]:
+    """Withdraw the recovery points whose states are in the volumes, and remove these states: Cinder
+    deletes no volume that has a snapshot. The VNF has newer points by now.
+
+    Returns:
+        the snapshots that are still there, each in words.
+
+    Raises:
+        Busy: a run uses such a point.
+        AntipodeError: as `expiry.finish`; nothing of the copy is removed.
+    """
+    if not _snapshots_of(site, found.volumes):
+        return []
+    state = standing.state
+    work = expire.expiry_of(run, run.deployment.vnfs.get(run.vnf))
+    going = [
+        e.point.id
+        for e in expiry.standing(work)
+        if _rests_on(e.point, state, site.name, found.volumes)
+    ]
+    for point, user in work.users().items():
+        if point in going:
+            raise Busy(f"recovery point {point} of {run.vnf} is used by {user}")
+    why = f"It was withdrawn by {run.id}, which removes the volumes that hold its states."
+    withdrawn = expiry.withdraw(work, going, why)
+    left = expiry.finish(work, state).left
+    run.result.update(points_removed=withdrawn)
+    staying = _snapshots_of(site, found.volumes)
+    problems = [f"volume {s['volume_id']} has snapshot {s['id']}" for s in staying]
+    return [*problems, *left] if problems else []
+
+
+def _snapshots_of(site: Site, volumes: Collection[str]) -> list[Json]:
+    return [s for s in site.volumes.snapshots() if s["volume_id"] in volumes]
 
 
 def _delete_servers(
