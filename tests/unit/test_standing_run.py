@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from antipode import config
 from antipode.engine.deployment import Deployment
@@ -129,6 +130,13 @@ def test_it_is_said_how_far_they_are_behind(deployment: Deployment) -> None:
     protected(deployment, SECOND, 2)
     behind = standing_status.summary(deployment, vnf())["site-b"]
     assert (behind["lag_s"], behind["recovery_point"]) == (3600.0, FIRST)
+
+
+def test_volumes_stand_for_the_points_of_one_protection_only() -> None:
+    both = [Protection(standing=True), Protection(option="server-snapshot", standing=True)]
+    with pytest.raises(ValidationError, match="standing"):
+        samples.vnf(protections=[p.model_dump() for p in both])
+    assert standing_status.wanted(samples.vnf(protections=[p.model_dump() for p in both[:1]]))
 
 
 def test_volumes_that_cannot_stand_are_named_with_the_reason() -> None:

@@ -420,6 +420,11 @@ class Vnf(Model):
         _refuse_doubles("vault", self.vaults)
         _refuse_doubles("volume", self.volumes)
         _refuse_doubles("option of a protection", [p.option for p in self.protections])
+        if len(stand := [p.option for p in self.protections if p.standing]) > 1:
+            raise ValueError(
+                f"standing is given by {' and '.join(stand)}, and a volume can stand for the points"
+                " of one protection only"
+            )
         if strangers := sorted(set(self.maps) - set(self.backup)):
             raise ValueError(f"maps names {', '.join(strangers)}, which is no backup site")
         names = [m.label for m in self.members]
