@@ -489,6 +489,9 @@ class Runner(Model):
         return self
 
 
+EVENT_DAYS = 7
+
+
 class EventsConfig(Model):
     """Where events go."""
 
@@ -496,6 +499,8 @@ class EventsConfig(Model):
     """the `source` of the CloudEvents, to tell installations apart"""
     log: Path | None = None
     """a file to which each event is appended, a line each"""
+    days: Annotated[Number, Field(ge=2)] = EVENT_DAYS
+    """how long an event stays in the database; a service that begins looks back for a day"""
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     mail: dict[Name, Mail] = Field(default_factory=dict)
     oslo_messaging: dict[Name, OsloMessaging] = Field(default_factory=dict)

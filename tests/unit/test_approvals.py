@@ -152,7 +152,7 @@ def test_no_process_begins_a_run_that_is_not_approved(world: World, acting_as: A
     needing(world, failover=1)
     run = asked(world)
     conductor = Conductor(world.here)
-    conductor._look()
+    conductor.look()
     assert conductor.under_way() == []
     with pytest.raises(InvalidInput):
         resume(world.here, run, Unobserved())

@@ -88,7 +88,7 @@ def test_a_run_of_a_verb_waits_until_another_has_approved_it(
     record = submit(here, row)
     assert (record["state"], record["needed"]) == (AWAITING_APPROVAL, 1)
     conductor = Conductor(here)
-    conductor._look()
+    conductor.look()
     assert conductor.under_way() == []
     plan, words = shown(here, record["run"])
     assert len(words) > 2, "what it is going to do is not shown"
@@ -97,7 +97,7 @@ def test_a_run_of_a_verb_waits_until_another_has_approved_it(
     assert (pictured(world), zone.records) == before
     acting_as("bob@ops-2")
     assert approve(here, record["run"], plan)["state"] == "queued"
-    conductor._look()
+    conductor.look()
     until(lambda: here.runs.get(record["run"]).state == "succeeded")
 
 
@@ -173,7 +173,7 @@ def test_a_fence_by_policy_awaits_no_approval(world: World, acting_as: As) -> No
     row = fence_run.requested(state, "site-a", by_policy=True)
     run = row.id
     enqueue(here, row)
-    Conductor(here)._look()
+    Conductor(here).look()
     until(lambda: here.runs.get(run).state == "succeeded")
 
 

@@ -521,7 +521,7 @@ def test_a_run_that_waits_for_an_answer_takes_no_place_in_its_lane(
     run = row.id
     deployment.runs.create(row)
     conductor._at_work[run] = (kind, threading.current_thread())
-    conductor._look()
+    conductor.look()
     assert not conductor._has_room(kind)
     now = time.time()
     deployment.questions.ask(
@@ -530,10 +530,10 @@ def test_a_run_that_waits_for_an_answer_takes_no_place_in_its_lane(
             expires_at=now + 60,
         )
     )  # fmt: skip
-    conductor._look()
+    conductor.look()
     assert conductor._has_room(kind)
     deployment.questions.answer(run, "s", "yes", "alice@host")
-    conductor._look()
+    conductor.look()
     assert not conductor._has_room(kind)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from antipode import clock
 from antipode.claims.claim import Claim
 from antipode.engine.approval import must_be_approved
 from antipode.engine.deployment import Deployment
@@ -192,7 +192,7 @@ def _is_done_all_the_same(run: Run, kind: RunKind, why: BaseException, reason: s
 
 
 def _end(run: Run, state: str, reason: str | None) -> None:
-    ended_at = time.time()
+    ended_at = clock.now()
     if state != "failed":
         run.result.pop(NOT_ROLLED_BACK, None)
     run.result["seconds"] = round(ended_at - run.started_at, 3)

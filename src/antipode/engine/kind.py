@@ -48,6 +48,10 @@ class RunKind(ABC):
     """whether it brings a VNF back, so that its steps say how long that takes"""
     compare_step: ClassVar[StepName | None] = None
     """the step in which the content of a disk is compared, before its server is booted"""
+    is_clean_when_done: ClassVar[bool] = False
+    """whether a run that one process has executed from its begin to a success, with all its steps,
+    has left nothing; there are too many of some kinds to look at each
+    """
     adds_points: ClassVar[bool] = False
     """whether it makes recovery points, after which others may expire"""
 

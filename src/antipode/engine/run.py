@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-import time
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode import identity
+from antipode import clock, identity
 from antipode.claims.claim import Claim
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
@@ -47,7 +46,7 @@ def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
         kind=kind.name,
         vnf=vnf,
         state="running",
-        started_at=time.time(),
+        started_at=clock.now(),
         result={},
         request=request,
         flow_version=kind.flow_version,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
+from antipode import clock
 from antipode.errors import AntipodeError, ClaimLost
 from antipode.logs import current_run
 from antipode.model.steps import StepName
@@ -94,7 +94,7 @@ class StepUnderWay:
 
     def waits_for(self, what: str) -> None:
         if what != self.facts.get(WAITS_FOR):
-            self.facts.update({WAITS_FOR: what, WAITS_SINCE: time.time()})
+            self.facts.update({WAITS_FOR: what, WAITS_SINCE: clock.now()})
             self._waits(dict(self.facts))
 
 
@@ -156,7 +156,7 @@ class RecordedTimeline:
         """A step that starts now and ends with the block. It fails if an exception leaves the
         block.
         """
-        began = StepRecord(name.number, name.words, resource, started_at=time.time())
+        began = StepRecord(name.number, name.words, resource, started_at=clock.now())
         self._entries.put(began)
         self.observer.step_began(began)
         under_way, state = (
@@ -172,14 +172,14 @@ class RecordedTimeline:
             under_way.facts["error"] = str(error) or type(error).__name__
             raise
         finally:
-            self._ended(replace(began, ended_at=time.time(), state=state, result=under_way.facts))
+            self._ended(replace(began, ended_at=clock.now(), state=state, result=under_way.facts))
 
     def note(self, what: str, state: str = NOTED) -> None:
         """Record something that happened now and is no step.
 
         Warnings that antipode logs for the run are recorded automatically.
         """
-        now = time.time()
+        now = clock.now()
         self._entries.put(
             StepRecord(
                 "", what[:128], "", now, now, state, {"words": what} if len(what) > 128 else {}

@@ -65,6 +65,7 @@ class Expire(RunKind):
     rolls_back_failures = True
     works_at_active_site = True
     creates = ""
+    is_clean_when_done = True
 
     def __init__(self, reading: Reading | None = None) -> None:
         """
@@ -215,7 +216,7 @@ def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
     can be resumed, and the run.
     """
     found: dict[str, str] = {}
-    for row in (*deployment.runs.all(vnf), *deployment.runs.unfinished_of(f"{PREFIX}%")):
+    for row in (*deployment.runs.unfinished(vnf), *deployment.runs.unfinished_of(f"{PREFIX}%")):
         kind = find_kind(row.kind)
         if kind is None or (point := kind.points_in_use(row).get(vnf)) is None:
             continue
@@ -369,7 +370,7 @@ def _tried_lately(deployment: Deployment, vnf: str) -> RunRow | None:
     the clock was wrong, and says nothing.
     """
     now = time.time()
-    found = [row for row in deployment.runs.all(vnf) if row.kind == KIND.name]
+    found = deployment.runs.of_kind(KIND.name, vnf)
     newest = next((row for row in found if row.started_at <= now), None)
     if newest is None or newest.ended_at is None or not now - AGAIN_S < newest.ended_at <= now:
         return None

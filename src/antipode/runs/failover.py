@@ -631,8 +631,8 @@ def given_up_runs(deployment: Deployment, vnf: str) -> set[str]:
     """
     return {
         row.id
-        for row in deployment.runs.all(vnf)
-        if row.kind == KIND.name and row.state in ("failed", "aborted")
+        for row in deployment.runs.of_kind(KIND.name, vnf)
+        if row.state in ("failed", "aborted")
     }
 
 

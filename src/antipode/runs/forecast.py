@@ -6,11 +6,11 @@ can be compared with what it took. No site is asked.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from antipode import clock
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
 from antipode.engine.run import Run
@@ -231,7 +231,7 @@ def keep(run: Run, point: RecoveryPoint, site: str) -> None:
                 kind=run.kind,
                 vnf=run.vnf,
                 site=site,
-                made_at=time.time(),
+                made_at=clock.now(),
                 back_in_s=made.back_in_s,
                 error_s=made.error_s,
                 loses_s=round(point.age_s, 3),

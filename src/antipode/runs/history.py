@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import clock
 from antipode.engine.execution import is_over_for_good
 from antipode.errors import NotFound
 from antipode.runs.orphans import is_collected
@@ -31,14 +31,14 @@ def prune(deployment: Deployment) -> int:
     """
     settings, runs, pruned = deployment.config.history, deployment.runs, 0
     try:
-        for run in runs.prunable(time.time() - settings.days * 86400, settings.keep_at_least):
+        for run in runs.prunable(clock.now() - settings.days * 86400, settings.keep_at_least):
             with suppress(NotFound):  # another process prunes too
                 row = runs.get(run)
                 if is_over_for_good(deployment, row) and is_collected(row) and runs.delete(row):
                     pruned += 1
             if pruned == MOST:
                 break
-        deployment.schedules.forget_missed(time.time() - settings.days * 86400)
+        deployment.schedules.forget_missed(clock.now() - settings.days * 86400)
     except SQLAlchemyError as error:
         LOG.warning("the history could not be pruned: %s", error)
     if pruned:

@@ -207,9 +207,9 @@ def must_be_rolled_back(deployment: Deployment, vnf: str) -> None:
     Raises:
         Busy: one has.
     """
-    for row in deployment.runs.all(vnf):
+    for row in deployment.runs.of_kind(KIND.name, vnf):
         off = (row.result or {}).get(MAY_BE_OFF)
-        if row.kind == KIND.name and row.state == "failed" and off:
+        if row.state == "failed" and off:
             raise Busy(
                 f"{row.id} was not rolled back, and {', '.join(off)} may be off. Roll back first:"
                 f" antipode run abort {row.id}"

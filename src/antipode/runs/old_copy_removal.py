@@ -308,8 +308,8 @@ def _unfinished(deployment: Deployment, vnf: str, site: str) -> Iterator[Holding
     """What earlier removals have begun to remove: where a server is gone, nothing else tells its
     ports and volumes.
     """
-    for row in deployment.runs.all(vnf):
-        if row.kind == KIND.name and row.state != "succeeded" and KIND.site_of(row) == site:
+    for row in deployment.runs.of_kind(KIND.name, vnf):
+        if row.state != "succeeded" and KIND.site_of(row) == site:
             for step in deployment.runs.steps(row.id):
                 if step.name == RemovalSteps.FIND.words and step.state == "succeeded":
                     yield Holdings(**step.result)

@@ -6,11 +6,11 @@ or that could not be removed then.
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from antipode import clock
 from antipode.engine.timeline import RecordedTimeline, Unobserved
 from antipode.errors import AntipodeError, Busy, NotFound, SiteUnreachable
 from antipode.runs import KINDS, find_kind, kind_of
@@ -36,7 +36,7 @@ def collect(deployment: Deployment) -> None:
     of_site: defaultdict[str, defaultdict[str, list[RunRow]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for run in deployment.runs.to_collect(time.time() - LATE_S):
+    for run in to_collect(deployment):
         kind = find_kind(run.kind)
         if kind is None or not kind.may_have_orphans(run):
             continue
@@ -57,6 +57,12 @@ def collect(deployment: Deployment) -> None:
                 LOG.warning("orphans of %s at %s could not be removed: %s", vnf, site, error)
 
 
+def to_collect(deployment: Deployment, vnf: str | None = None) -> list[RunRow]:
+    """The runs that may have left orphans which can still be found, of every VNF or of one."""
+    clean = [name for name in KINDS.names if kind_of(name).is_clean_when_done]
+    return deployment.runs.to_collect(clock.now() - LATE_S, vnf, clean)
+
+
 def may_have_come_late(run: RunRow) -> bool:
     """Whether a run that succeeded may have orphans: its last steps failed, or requests of a
     process that died took effect after its end. Once they were collected long enough after its end,
@@ -70,7 +76,7 @@ def may_have_come_late(run: RunRow) -> bool:
 
 def ended_lately(run: RunRow) -> bool:
     """Whether a run ended so lately that its requests may still take effect."""
-    return run.ended_at is not None and run.ended_at > time.time() - LATE_S
+    return run.ended_at is not None and run.ended_at > clock.now() - LATE_S
 
 
 def is_collected(run: RunRow) -> bool:
@@ -83,7 +89,7 @@ def note_collected(deployment: Deployment, runs: Sequence[RunRow]) -> None:
     """Note of runs whose orphans are removed that these need not be looked for again, where no
     request can take effect any more.
     """
-    final = time.time() - LATE_S
+    final = clock.now() - LATE_S
     deployment.runs.collected([r for r in runs if r.ended_at is not None and r.ended_at < final])
 
 

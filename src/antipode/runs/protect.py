@@ -161,6 +161,7 @@ class Protect(RunKind):
     rolls_back_failures = True
     works_at_active_site = True
     creates = "snapshots and backups"
+    is_clean_when_done = True
     volume_step = (Steps.BACK_UP, "backed up")
     adds_points = True
 
@@ -485,8 +486,7 @@ def _dead_protections(deployment: Deployment, vnf: str) -> list[RunRow]:
 
     A run that is kept as running is dead only if it is known that no process has it.
     """
-    runs = deployment.runs
-    found = [*runs.open(vnf), *runs.to_collect(time.time() - orphans.LATE_S, vnf)]
+    found = [*deployment.runs.open(vnf), *orphans.to_collect(deployment, vnf)]
     return [
         row
         for row in found
@@ -538,7 +538,7 @@ class CollectOrphans(ProtectTask):
             over = [r for r in _dead_protections(deployment, p.vnf.vnf) if r.id != self.run.id]
             over += [
                 row
-                for row in deployment.runs.to_collect(time.time() - orphans.LATE_S, p.vnf.vnf)
+                for row in orphans.to_collect(deployment, p.vnf.vnf)
                 if row.kind == KIND.name and orphans.may_have_come_late(row)
             ]
             here = [row for row in over if _is_of(row, p.site.name)]

@@ -248,7 +248,7 @@ def due(
     if made is None:
         return
     point = str(made.result["recovery_point"])
-    rows = deployment.runs.newest_with_requests(KIND.name, vnf.vnf, LOOKED_AT)
+    rows = deployment.runs.of_kind(KIND.name, vnf.vnf, LOOKED_AT)
     asked = [(r, r.request or {}) for r in rows]
     for site in vnf.sites:
         if site == active_site(deployment, vnf) or deployment.config.site(site).mover is None:

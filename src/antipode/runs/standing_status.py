@@ -27,7 +27,7 @@ def newest_point(deployment: Deployment, vnf: Vnf, protection: Protection) -> Ru
     """The newest run of this installation that has made a recovery point of a protection at the
     active site.
     """
-    for row in deployment.runs.newest_with_requests(PROTECT, vnf.vnf, LOOKED_AT):
+    for row in deployment.runs.of_kind(PROTECT, vnf.vnf, LOOKED_AT):
         request = row.request or {}
         if row.state != "succeeded" or not row.result.get("recovery_point"):
             continue
@@ -64,7 +64,7 @@ def summary(deployment: Deployment, vnf: Vnf) -> dict[str, Any]:
 
 
 def _of_site(deployment: Deployment, vnf: str, site: str, newest: RunRow | None) -> dict[str, Any]:
-    rows = deployment.runs.newest_with_requests(APPLY, vnf, LOOKED_AT)
+    rows = deployment.runs.of_kind(APPLY, vnf, LOOKED_AT)
     applied = next(
         (r for r in rows if r.state == "succeeded" and r.result.get("site") == site), None
     )

@@ -148,6 +148,7 @@ class Verify(RunKind):
     rolls_back_failures = True
     works_at_active_site = False
     creates = "throw-away volumes and backups"
+    is_clean_when_done = True
     volume_step = (VerifySteps.VERIFY_VOLUME, "verified")
 
     @property
@@ -226,7 +227,7 @@ def submit_due(
 
 
 def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> bool:
-    found = [row for row in deployment.runs.all(vnf.vnf) if row.kind == KIND.name]
+    found = deployment.runs.of_kind(KIND.name, vnf.vnf)
     if any(row.ended_at is None for row in found):
         return False
     # one of the future was begun while the clock was wrong, and says nothing

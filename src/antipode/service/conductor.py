@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from antipode import clock
 from antipode.claims.board import BoardUnreachable, Posting
 from antipode.claims.board_claims import BoardClaims, is_over
 from antipode.engine.deployment import Deployment
@@ -41,12 +42,17 @@ class Conductor:
     """
 
     def __init__(
-        self, deployment: Deployment, ended: Callable[[RunRow], None] = lambda _: None
+        self,
+        deployment: Deployment,
+        ended: Callable[[RunRow], None] = lambda _: None,
+        again_s: float = AGAIN_S,
     ) -> None:
         """
         Args:
             ended: called with each run that this process has ended.
+            again_s: how long this host leaves a run alone that it could not claim, or has lost.
         """
+        self._again_s = again_s
         self._deployment = deployment
         self._note_end = ended
         self._most = deployment.config.limits.runs
@@ -76,7 +82,7 @@ class Conductor:
         while not self.halt.is_set():
             began = time.monotonic()
             try:
-                self._look()
+                self.look()
                 self.trouble = None
             except Exception as error:
                 # a database that is away or a bug: the runs under way continue, and the next look
@@ -103,7 +109,12 @@ class Conductor:
         with self._lock:
             return sorted(self._at_work)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Begin each run that may begin now, as far as there is room.
+
+        Raises:
+            SQLAlchemyError, BoardUnreachable: the database or the board does not answer.
+        """
         for late in self._deployment.approvals.expire():
             LOG.warning(
                 "run %s of %s was not approved in time, and is not begun", late.id, late.vnf
@@ -116,7 +127,7 @@ class Conductor:
         )
         free = {row.id for row in unclaimed}
         self._alive_at = {
-            row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows
+            row.id: self._alive_at.get(row.id, 0) if row.id in free else clock.now() for row in rows
         }
         self.waiting = {run: why for run, why in self.waiting.items() if run in free}
         self._asking = self._deployment.questions.waiting()
@@ -172,7 +183,7 @@ class Conductor:
         moments += [a.at for a in self._deployment.approvals.of(row.id)]
         answered_at = self._deployment.questions.answered_at([row.id]) or 0.0
         alive_at = self._alive_at.get(row.id, 0)
-        return time.time() - max(confirmed_at, answered_at, alive_at, *moments)
+        return clock.now() - max(confirmed_at, answered_at, alive_at, *moments)
 
     def _leave(self, run: str, why: str) -> bool:
         """Leave a run to an operator, and log why."""
@@ -201,13 +212,13 @@ class Conductor:
             LOG.warning("run %s is left to be resumed: %s", run, error)
         except (Busy, ClaimLost, BoardUnreachable) as error:
             LOG.info("run %s is not executed here: %s", run, error)
-            self._not_before[run] = time.monotonic() + AGAIN_S
+            self._not_before[run] = time.monotonic() + self._again_s
         except AntipodeError as error:
             LOG.error("run %s: %s", run, error)
-            self._not_before[run] = time.monotonic() + AGAIN_S
+            self._not_before[run] = time.monotonic() + self._again_s
         except BaseException:
             LOG.exception("run %s ended by an unexpected error; it is tried again", run)
-            self._not_before[run] = time.monotonic() + AGAIN_S
+            self._not_before[run] = time.monotonic() + self._again_s
         finally:
             if number is not None:
                 self._tell_end(run, number)

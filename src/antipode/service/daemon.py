@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode import __version__, libraries
+from antipode import __version__, clock, libraries
 from antipode.claims.host import Lock
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
@@ -312,30 +312,39 @@ class _Events:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Every CLEAN_EVERY_S, delete the flows of runs that have ended and freezes that are long over,
-    compare the clocks, remove orphans at the sites, prune the history, and queue what expires or is
-    to be verified.
-    """
+    """Clean up every CLEAN_EVERY_S until `stop` is set."""
     while True:
         try:
-            forget_what_has_ended(deployment)
-            deployment.freezes.forget(KEPT_S)
-            must_agree_on_time(deployment)
-            orphans.collect(deployment)
-            history.prune(deployment)
-            events.clean_up(deployment)
-            readiness.prune(deployment)
-            deployment.audit.prune(time.time() - deployment.config.history.audit_days * 86400)
-            vnfs = deployment.vnfs.all()
-            expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
-            verify.submit_due(deployment, vnfs, partial(enqueue, deployment))
-            drill_cleanup.submit_due(deployment, partial(enqueue, deployment))
+            clean_up(deployment)
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:
             LOG.exception("cleaning up failed; trying again in %.0f s", CLEAN_EVERY_S)
         if stop.wait(CLEAN_EVERY_S):
             return
+
+
+def clean_up(deployment: Deployment) -> None:
+    """Delete the flows of runs that have ended and freezes that are long over, compare the clocks,
+    remove orphans at the sites, prune the history, and queue what expires or is to be verified.
+
+    Raises:
+        AntipodeError: the clocks differ, or the rest cannot be done now.
+        SQLAlchemyError: the database does not answer.
+    """
+    forget_what_has_ended(deployment)
+    deployment.freezes.forget(KEPT_S)
+    must_agree_on_time(deployment)
+    orphans.collect(deployment)
+    while history.prune(deployment) == history.MOST:
+        pass  # more runs may end than one step of it deletes
+    events.clean_up(deployment)
+    readiness.prune(deployment)
+    deployment.audit.prune(clock.now() - deployment.config.history.audit_days * 86400)
+    vnfs = deployment.vnfs.all()
+    expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
+    verify.submit_due(deployment, vnfs, partial(enqueue, deployment))
+    drill_cleanup.submit_due(deployment, partial(enqueue, deployment))
 
 
 @dataclass(frozen=True)

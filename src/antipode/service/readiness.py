@@ -211,7 +211,7 @@ class ReadinessLoop:
 
     def _is_moving_or_here(self, vnf: str) -> bool:
         """Whether a recovery of a VNF is under way, or it has moved to this site."""
-        if vnf in transitions.being_moved(self._deployment.runs.open()):
+        if transitions.being_moved(self._deployment.runs.open(vnf)):
             return True
         state = self._deployment.states.find(vnf)
         return state is not None and state.active_site == self.site

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import clock
 from antipode.cloud.api import Json
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -189,14 +189,13 @@ class Returning:
         """Whether a fencing at the site has ended a short while ago, of whatever service. One that
         ended in the future did so while the clock was wrong, and says nothing.
         """
-        now = time.time()
+        now = clock.now()
         return any(
-            fence.is_fencing(row)
-            and fence.KIND.site_of(row) == self.site
+            fence.KIND.site_of(row) == self.site
             and _has_tried(row)
             and row.ended_at is not None
             and now - AGAIN_S < row.ended_at <= now
-            for row in self._deployment.runs.all(vnf)
+            for row in self._deployment.runs.of_kind(fence.KIND.name, vnf)
         )
 
     def _copy(self, vnf: Vnf) -> OldCopy:

@@ -5,7 +5,6 @@ all.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from antipode import clock
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store.files import make_private, one_at_a_time
 
-REVISION = "0016"
+REVISION = "0017"
 """The newest migration.
 
 Compared first, so that a database that is up to date does not pay for Alembic's import.
@@ -98,8 +98,8 @@ def now(engine: Engine) -> float:
     Raises:
         SQLAlchemyError: the database server does not answer.
     """
-    if engine.dialect.name not in _SECONDS:
-        return time.time()
+    if clock.is_simulated() or engine.dialect.name not in _SECONDS:
+        return clock.now()
     with engine.connect() as connection:
         there = server_clock(connection)
     assert there is not None  # its dialect has an expression

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from pydantic import ValidationError
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
+from antipode import clock
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.policy import Policy
 from antipode.store.rows import removed
@@ -24,7 +24,7 @@ class Policies:
         """Keep a policy; whether it is new and did not replace one of the same name."""
         definition = policy.model_dump(mode="json")
         row = PolicyRow(
-            name=policy.policy, definition=definition, changed_at=time.time(), changed_by=by
+            name=policy.policy, definition=definition, changed_at=clock.now(), changed_by=by
         )
         with Session(self._engine) as session, session.begin():
             replaced = session.execute(delete(PolicyRow).where(PolicyRow.name == policy.policy))

@@ -5,12 +5,12 @@ are answered from any host.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Sequence
 
 from sqlalchemy import ColumnElement, Engine, Select, Update, or_, select, update
 from sqlalchemy.orm import Session
 
+from antipode import clock
 from antipode.errors import InvalidInput, NotFound
 from antipode.store.rows import created
 from antipode.store.runs import OPEN
@@ -31,7 +31,7 @@ class Questions:
         """
         newest = self.newest(question.run, question.step)
         if newest is not None and newest.settled_at is None:
-            is_late = newest.answered_at is None and newest.expires_at <= time.time()
+            is_late = newest.answered_at is None and newest.expires_at <= clock.now()
             if not is_late or not self.settle(newest):
                 return newest
         question.attempt = 1 if newest is None else newest.attempt + 1
@@ -65,7 +65,7 @@ class Questions:
         asked = [q for q in self.of(run) if q.step == step]
         if not asked:
             raise NotFound(f"step {step} of run {run} asks nothing; see: antipode run show {run}")
-        question, now = max(asked, key=lambda q: q.asked_at), time.time()
+        question, now = max(asked, key=lambda q: q.asked_at), clock.now()
         where = _key(question).where(
             QuestionRow.answered_at.is_(None),
             QuestionRow.settled_at.is_(None),
@@ -101,7 +101,7 @@ class Questions:
                 if question.answered_at is None
                 else QuestionRow.answered_at.is_not(None)
             )
-            values = {"settled_at": time.time()}
+            values = {"settled_at": clock.now()}
             return bool(session.execute(ours.values(values)).rowcount)  # type: ignore[attr-defined]
 
     def of(self, run: str) -> list[QuestionRow]:
@@ -146,7 +146,7 @@ def _open() -> Select[QuestionRow]:
         .where(
             QuestionRow.answered_at.is_(None),
             QuestionRow.settled_at.is_(None),
-            QuestionRow.expires_at > time.time(),
+            QuestionRow.expires_at > clock.now(),
             _is_going_forward(),
         )
     )

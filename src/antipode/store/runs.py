@@ -5,7 +5,6 @@ claimed it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
 
+from antipode import clock
 from antipode.errors import Busy, ClaimLost, NotFound
 from antipode.store.tables import ApprovalRow, ForecastRow, QuestionRow, RunRow, StepRow
 
@@ -36,6 +36,7 @@ AWAITING = "awaiting"
 """The state of a run that no process may claim before others have approved it. It is not open: it
 is in the way of nothing.
 """
+UNFINISHED = (*OPEN, AWAITING, "failed")
 NEVER_BEGUN = ("rejected", "expired")
 """The states in which a run has ended that was not approved."""
 ENDED = ("succeeded", "failed", "aborted", *NEVER_BEGUN)
@@ -134,7 +135,7 @@ class Runs:
         if row.ending is None:
             taken["reason"] = None
         if abort:
-            taken["abort_requested_at"] = time.time()
+            taken["abort_requested_at"] = clock.now()
         elif row.state == "failed":
             # a request from before the run ended is void: the new claim is a new decision
             taken["abort_requested_at"] = None
@@ -202,8 +203,11 @@ class Runs:
         """
         with Session(self._engine) as session, session.begin():
             self._must_be_ours(session, run, claim, {"claim": claim})
-            for step in steps:
-                session.merge(step)
+            newest = {step.id: step for step in steps}
+            known = set(session.scalars(select(StepRow.id).where(StepRow.id.in_(list(newest)))))
+            session.add_all(step for name, step in newest.items() if name not in known)
+            if known:
+                session.execute(update(StepRow), [_values(newest[name]) for name in known])
 
     def close_steps(self, run: str, claim: int) -> int:
         """Close the steps that were running when the process that executed the run died, at its
@@ -239,7 +243,7 @@ class Runs:
             asked = update(RunRow).where(
                 RunRow.id == run, RunRow.state.in_(OPEN), RunRow.abort_requested_at.is_(None)
             )
-            session.execute(asked.values(abort_requested_at=time.time()))
+            session.execute(asked.values(abort_requested_at=clock.now()))
 
     def standing(self, run: str) -> tuple[int, bool]:
         """The number of the newest claim of a run, and whether it is asked to abort."""
@@ -263,8 +267,8 @@ class Runs:
         Args:
             like: a pattern of SQL for the names.
         """
-        states = (*OPEN, AWAITING, "failed")
-        return self._rows(select(RunRow).where(RunRow.vnf.like(like), RunRow.state.in_(states)))
+        alike = select(RunRow).where(RunRow.vnf.like(like), RunRow.state.in_(UNFINISHED))
+        return self._rows(alike)
 
     def ended_since(self, moment: float) -> list[RunRow]:
         """The runs that ended after a moment (seconds since the epoch), the oldest first."""
@@ -354,10 +358,14 @@ class Runs:
         """The run that was made for a request to the API."""
         return self._first(select(RunRow).where(RunRow.request_key == key))
 
-    def newest_with_requests(self, kind: str, vnf: str, most: int) -> list[RunRow]:
-        """The newest runs of a kind and VNF, the newest first."""
-        wanted = _of(vnf).where(RunRow.kind == kind)
-        return self._rows(wanted.order_by(RunRow.started_at.desc()).limit(most))
+    def of_kind(self, kind: str, vnf: str, most: int | None = None) -> list[RunRow]:
+        """The runs of a kind and VNF, or so many of them, the newest first."""
+        wanted = _of(vnf).where(RunRow.kind == kind).order_by(RunRow.started_at.desc())
+        return self._rows(wanted.limit(most))
+
+    def unfinished(self, vnf: str) -> list[RunRow]:
+        """The runs of a VNF that are open, await approval or have failed."""
+        return self._rows(_of(vnf).where(RunRow.state.in_(UNFINISHED)))
 
     def newest_success(self, kind: str, vnf: str) -> RunRow | None:
         """The newest run of a kind and VNF that succeeded."""
@@ -442,17 +450,21 @@ class Runs:
         )
         return self._first(_of(run.vnf).where(or_(RunRow.state.in_(OPEN), failed)))
 
-    def to_collect(self, since: float, vnf: str | None = None) -> list[RunRow]:
+    def to_collect(
+        self, since: float, vnf: str | None = None, clean: Collection[str] = ()
+    ) -> list[RunRow]:
         """The runs whose orphans are looked for, the newest first: those that ended after a moment
         (seconds since the epoch), and those that were not collected, as far as they may have left
         something: they ended without success, with steps that were not done, or were resumed.
+
+        Args:
+            clean: the kinds of which no other run may have left something.
         """
         not_done = type_coerce(RunRow.result, JSON)["not_done"].as_string().is_not(None)
         may_have_left = or_(RunRow.state.in_(("failed", "aborted")), RunRow.claim > 1, not_done)
         not_yet = and_(RunRow.state.in_(ENDED), RunRow.collected_at.is_(None), may_have_left)
-        wanted = _of(vnf).where(
-            RunRow.state.not_in(NEVER_BEGUN), or_(RunRow.ended_at > since, not_yet)
-        )
+        lately = and_(RunRow.ended_at > since, or_(may_have_left, RunRow.kind.not_in(clean)))
+        wanted = _of(vnf).where(RunRow.state.not_in(NEVER_BEGUN), or_(lately, not_yet))
         return self._rows(wanted.order_by(RunRow.started_at.desc()))
 
     def uncollected(self, kind: str, vnf: str | None = None) -> list[RunRow]:
@@ -469,32 +481,48 @@ class Runs:
         """
         with Session(self._engine) as session, session.begin():
             for run in runs:
-                session.execute(_unchanged(run).values(collected_at=time.time()))
+                session.execute(_unchanged(run).values(collected_at=clock.now()))
 
-    def prunable(self, before: float, keep: int) -> list[str]:
+    def prunable(self, before: float, keep: int, most: int | None = None) -> list[str]:
         """The ids of runs that ended before a moment (seconds since the epoch), the oldest first,
         without the newest `keep` of each VNF and the newest success of each VNF and kind.
+
+        Only runs from before the moment are looked at, by indexes: what it costs does not grow with
+        the history.
+
+        Args:
+            most: how many at most.
         """
-        newest = RunRow.started_at.desc()
-        ranked = select(
-            RunRow.id,
-            func.row_number().over(partition_by=RunRow.vnf, order_by=newest).label("of_vnf"),
-            func.row_number()
-            .over(partition_by=(RunRow.vnf, RunRow.kind, RunRow.state), order_by=newest)
-            .label("alike"),
-        ).subquery()
-        wanted = (
-            select(RunRow.id)
-            .join(ranked, ranked.c.id == RunRow.id)
-            .where(
-                RunRow.state.in_(ENDED),
-                RunRow.ended_at < before,
-                ranked.c.of_vnf > keep,
-                or_(RunRow.state != "succeeded", ranked.c.alike > 1),
-            )
+        newer, better = aliased(RunRow), aliased(RunRow)
+        last_kept = (
+            select(newer.id)
+            .where(newer.vnf == RunRow.vnf, newer.started_at > RunRow.started_at)
+            .order_by(newer.started_at.desc())
+            .limit(1)
+            .offset(max(keep - 1, 0))
+            .correlate(RunRow)
+            .scalar_subquery()
         )
+        has_newer_success = (
+            select(better.id)
+            .where(
+                better.vnf == RunRow.vnf,
+                better.kind == RunRow.kind,
+                better.state == "succeeded",
+                better.started_at > RunRow.started_at,
+            )
+            .correlate(RunRow)
+            .exists()
+        )
+        wanted = select(RunRow.id).where(
+            RunRow.state.in_(ENDED),
+            RunRow.ended_at < before,
+            or_(RunRow.state != "succeeded", has_newer_success),
+        )
+        if keep:
+            wanted = wanted.where(last_kept.is_not(None))
         with Session(self._engine) as session:
-            return list(session.scalars(wanted.order_by(RunRow.ended_at)))
+            return list(session.scalars(wanted.order_by(RunRow.ended_at).limit(most)))
 
     def delete(self, run: RunRow) -> bool:
         """Delete a run that has ended, with all that belongs to it, unless it was claimed since it
@@ -589,6 +617,10 @@ class Runs:
             if other
             else f"another run has {slot} already"
         )
+
+
+def _values(step: StepRow) -> dict[str, Any]:
+    return {column.key: getattr(step, column.key) for column in StepRow.__table__.columns}
 
 
 def _whole_of(row: type[RunRow]) -> ColumnElement[str]:

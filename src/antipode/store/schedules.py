@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,6 +10,7 @@ from itertools import groupby
 from sqlalchemy import Engine, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from antipode import clock
 from antipode.store.rows import created, forget_vnf
 from antipode.store.tables import MissedRow, RunRow, ScheduleRow
 
@@ -104,7 +104,7 @@ class Schedules:
 
     def pause(self, of: Key, because: str | None) -> None:
         """Begin no run for a protection until `resume`; one that was paused stays so."""
-        paused = {"paused_at": time.time(), "paused_because": because}
+        paused = {"paused_at": clock.now(), "paused_because": because}
         with Session(self._engine) as session:
             is_new = session.get(ScheduleRow, of) is None
         if is_new and created(self._engine, _new(of, schedule="", due_at=0.0, **paused)):

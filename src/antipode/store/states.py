@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
+from antipode import clock
 from antipode.model.state import ProtectedVnf
 from antipode.store.rows import created
 from antipode.store.tables import StateRow
@@ -27,7 +27,7 @@ class States:
         values = {
             "generation": state.generation,
             "state": state.model_dump(mode="json"),
-            "read_at": time.time(),
+            "read_at": clock.now(),
         }
         # An update that finds no row, before the insert, would be a deadlock in MariaDB.
         row = StateRow(vnf=state.vnf, **values)

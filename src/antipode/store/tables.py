@@ -256,6 +256,7 @@ class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index("runs_of_vnf", "vnf", "started_at"),
+        Index("runs_of_vnf_and_kind", "vnf", "kind", "started_at"),
         Index("runs_in_state", "state", "started_at"),
         Index("runs_ended", "ended_at"),
         Index("runs_of_project", "project", "started_at"),

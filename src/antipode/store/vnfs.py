@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Sequence
 
 from sqlalchemy import Engine, Text, cast, delete, func, select
 from sqlalchemy.orm import Session
 
+from antipode import clock
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.rows import removed
@@ -34,7 +34,7 @@ class Vnfs:
                 VnfRow(
                     name=vnf.vnf,
                     definition=definition,
-                    added_at=time.time(),
+                    added_at=clock.now(),
                     project=vnf.project,
                     policy=policy,
                 )
