@@ -26,6 +26,7 @@ from antipode.config import MetricsConfig
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, SiteUnreachable
+from antipode.model.forecast import Forecast
 from antipode.model.readiness import Finding, Level
 from antipode.model.state import VnfState
 from antipode.runs import kind_of
@@ -256,6 +257,72 @@ def test_readiness_is_shown_with_its_findings_and_the_age_of_drills(world: World
     world.ended("drill")
     world.observer.look()
     assert world.series("antipode_drill_timestamp_seconds")[("hlr",)] > time.time() - 60
+
+
+def test_a_forecast_is_shown_for_each_site_until_a_failover_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Forecast(back_in_s=240.0, error_s=30.0, basis=["a drill"])
+    monkeypatch.setattr(observing.forecast, "forecast", lambda *_: made)
+    world.commit(5)
+    world.observer.look()
+    assert world.series("antipode_forecast_rto_seconds") == {("hlr", "site-b"): 240.0}
+    assert world.series("antipode_forecast_rto_error_seconds") == {("hlr", "site-b"): 30.0}
+    world.deployment.runs.create(new_run(kind_of("failover"), "hlr", {}))
+    assert world.series("antipode_forecast_rto_seconds") == {}
+    assert world.series("antipode_forecast_rto_error_seconds") == {}
+
+
+def test_no_time_is_forecast_from_a_point_that_says_nothing_of_the_active_copy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Forecast(back_in_s=240.0, error_s=30.0, basis=["a drill"])
+    monkeypatch.setattr(observing.forecast, "forecast", lambda *_: made)
+    world.commit(5)
+    world.observer.look()
+    world.deployment.states.keep(samples.moved(VnfState.ACTIVE))
+    assert world.series("antipode_forecast_rto_seconds") == {}
+
+
+def test_what_was_never_measured_and_a_fault_of_the_forecast_leave_no_series(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.commit(5)
+    world.observer.look()
+    assert world.series("antipode_forecast_rto_seconds") == {}
+
+    def is_faulty(*_: Any) -> Forecast:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(observing.forecast, "forecast", is_faulty)
+    world.commit(1)
+    world.observer.look()
+    assert world.series("antipode_forecast_rto_seconds") == {}
+    assert world.series("antipode_vnf_protection_status") == {("hlr",): 1.0}
+
+
+def test_drills_and_verifications_say_when_content_was_proven_and_whether_a_chain_is_broken(
+    world: World,
+) -> None:
+    world.deployment.vnfs.put(samples.vnf(rto="10m"))
+    world.observer.look()
+    assert world.series("antipode_chain_broken") == {}
+    assert world.series("antipode_rto_target_seconds") == {("hlr",): 600.0}
+    world.ended("drill", recovered_s=75.0, content=[{"volume": "a", "ok": True}])
+    world.observer.look()
+    (proven_at,) = world.series("antipode_vault_verify_timestamp_seconds").values()
+    assert world.series("antipode_last_rto_seconds") == {("hlr", "drill"): 75.0}
+    assert world.series("antipode_chain_broken") == {("hlr",): 0.0}
+    world.ended("verify", "failed", volumes=[{"volume": "a", "ok": False}])
+    world.observer.look()
+    assert world.series("antipode_chain_broken") == {("hlr",): 1.0}
+    assert world.series("antipode_vault_verify_timestamp_seconds") == {("hlr",): proven_at}
+    world.ended("verify", volumes=[{"volume": "a", "ok": None}])  # it could not be compared
+    world.observer.look()
+    assert world.series("antipode_chain_broken") == {("hlr",): 1.0}
+    world.ended("verify", volumes=[{"volume": "a", "ok": True}])
+    world.observer.look()
+    assert world.series("antipode_chain_broken") == {("hlr",): 0.0}
 
 
 def test_a_database_that_is_away_is_shown_and_the_rest_still_is(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode.config import EventsConfig
+from antipode.config import EVENT_DAYS, EventsConfig
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import is_part_of_its_vnf
 from antipode.errors import NotFound
@@ -26,7 +26,7 @@ from antipode.model.event import Event
 from antipode.model.plan_file import PREFIX
 from antipode.model.readiness import reasons
 from antipode.model.rpo import Rpo, RpoState, rpo
-from antipode.runs import find_kind, transitions
+from antipode.runs import compared, find_kind, transitions
 from antipode.runs.actions import how
 from antipode.service.observer import Observed, Observer
 from antipode.store import database
@@ -40,8 +40,6 @@ OVERLAP_S = 600.0
 """How late the end of a run may become visible."""
 LONGEST_S = 86400.0
 """No event is made of anything that happened before."""
-KEPT_S = 7 * 86400.0
-"""How long events stay in the database."""
 MOST_PENDING = 10_000
 """Deliveries that wait for one receiver; the oldest ones beyond are dropped."""
 REPORTED = (
@@ -346,7 +344,9 @@ def clean_up(deployment: Deployment) -> None:
         now = database.now(deployment.database)
         if dropped := deployment.events.give_up(now - LONGEST_S, MOST_PENDING):
             LOG.error("%d events were not delivered in time, and are given up", dropped)
-        deployment.events.forget(now - KEPT_S)
+        settings = deployment.config.events
+        days = EVENT_DAYS if settings is None else settings.days
+        deployment.events.forget(now - days * 86400)
     except SQLAlchemyError as error:
         LOG.warning("events could not be forgotten: %s", error)
 
@@ -372,16 +372,10 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     if window is not None and budget is not None and window > budget:
         over = {**said, "quiesce_window_s": window, "quiesce_budget_s": budget}
         yield _of_vnf(f"{once}/over", "dr.quiesce.over-budget", row.vnf, row.ended_at, over)
-    if broken := [f for f in _compared(row) if f.get("ok") is False]:
+    if broken := [f for f in compared.findings(row) if f.get("ok") is False]:
         details = [f"volume {f.get('volume')}: {f.get('detail')}" for f in broken]
         of_it = {**said, "recovery_point": row.result.get("recovery_point"), "broken": details}
         yield _of_vnf(f"{once}/broken", "dr.chain.broken", row.vnf, row.ended_at, of_it)
-
-
-def _compared(row: RunRow) -> list[Mapping[str, Any]]:
-    """What a drill or a verification has compared with what was captured."""
-    found = row.result.get("content") or row.result.get("volumes")
-    return [f for f in found if isinstance(f, dict)] if isinstance(found, list) else []
 
 
 def _of_readiness(row: ReadinessRow) -> Event:

@@ -8,7 +8,6 @@ a VNF, a site, a vault, or one of a few words.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter as Counted
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode import __version__
+from antipode import __version__, clock
 from antipode.config import MetricsConfig
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -145,6 +144,7 @@ class Metrics(Collector):
         # the database may have learned of a failover since the vaults were looked at
         seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
         yield from _of_vnfs(seen, moving)
+        yield from _of_forecasts(seen, moving)
         yield from self._of_transitions(seen)
         if deployment.config.readiness.every is not None:
             sites = deployment.config.sites
@@ -188,7 +188,7 @@ class Metrics(Collector):
                 for key, number in Counted((r.kind, state_of(r, deployment)) for r in rows).items()
             ],
         )
-        now = time.time()
+        now = clock.now()
         yield gauge(
             "antipode_event_delay_seconds",
             "For how long the oldest event has waited for a receiver.",
@@ -240,7 +240,7 @@ def _at_last(seen: Observed, known: ProtectedVnf | None) -> Observed:
 
 def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
     """The series of each VNF; those of one that is failing over say nothing of its former copy."""
-    now, valid = time.time(), []
+    now, valid = clock.now(), []
     for seen in vnfs:
         found = rpo(seen.vnf.rpo, seen.state, seen.newest, now)
         if seen.vnf.vnf not in moving and found.age_s is not None and seen.newest is not None:
@@ -290,13 +290,63 @@ def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
     )
     yield gauge(
         "antipode_last_rto_seconds",
-        "How long the last failover took, from its confirmation on.",
+        "How long the last failover or drill took, from its confirmation until all had answered.",
         ["vnf", "kind"],
         [
-            (seen.vnf.vnf, "failover", seen.last_failover["rto_s"])
+            (seen.vnf.vnf, kind, seconds)
             for seen in vnfs
-            if seen.last_failover.get("rto_s") is not None
+            for kind, seconds in (
+                ("failover", seen.last_failover.get("rto_s")),
+                ("drill", seen.last_drill.get("recovered_s")),
+            )
+            if seconds is not None
         ],
+    )
+    yield gauge(
+        "antipode_vault_verify_timestamp_seconds",
+        "When the content of a recovery point was last found to be what was captured.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, seen.proven_at) for seen in vnfs]),
+    )
+    yield gauge(
+        "antipode_chain_broken",
+        "Whether the last comparison of content has found what was not captured so.",
+        ["vnf"],
+        [(s.vnf.vnf, int(s.is_broken)) for s in vnfs if s.is_broken is not None],
+    )
+
+
+def _of_forecasts(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
+    """How long each VNF would take to be back; nothing of one whose newest point says nothing, or
+    whose recovery has begun.
+    """
+    now = clock.now()
+    known = [
+        (seen.vnf.vnf, site, found)
+        for seen in vnfs
+        if seen.newest is not None
+        and seen.vnf.vnf not in moving
+        and rpo(seen.vnf.rpo, seen.state, seen.newest, now).age_s is not None
+        for site, found in seen.newest.forecasts.items()
+        if site != seen.state.active_site and site in seen.vnf.sites
+    ]
+    yield gauge(
+        "antipode_forecast_rto_seconds",
+        "How long a VNF would take to be back at a site, by what earlier recoveries took.",
+        ["vnf", "site"],
+        [(vnf, site, f.back_in_s) for vnf, site, f in known if f.back_in_s is not None],
+    )
+    yield gauge(
+        "antipode_forecast_rto_error_seconds",
+        "By how much that may be wrong.",
+        ["vnf", "site"],
+        [(vnf, site, f.error_s) for vnf, site, f in known if f.error_s is not None],
+    )
+    yield gauge(
+        "antipode_rto_target_seconds",
+        "How long a recovery may take.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, seen.vnf.rto) for seen in vnfs]),
     )
 
 

@@ -9,24 +9,29 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import clock
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError
+from antipode.model.forecast import Forecast
+from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
-from antipode.runs import drill, failover, protect
+from antipode.runs import compared, drill, failover, forecast, protect, verify
 from antipode.vault import PROBE, points
 from antipode.vault.ensemble import Vaults
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 60.0
 """Between two looks at all VNFs."""
+COMPARED = 5
+"""Drills and verifications of a VNF by which it is known whether its content is what it was."""
 READ_AGAIN_S = 3600.0
 """After which a point is read again though no other was committed: it may have been damaged."""
 
@@ -39,6 +44,8 @@ class Newest:
     consistent_at: str
     site: str
     consistency: str
+    forecasts: Mapping[str, Forecast] = field(default_factory=dict)
+    """by site: how long a recovery from it would take there"""
 
     @property
     def moment(self) -> float:
@@ -60,6 +67,12 @@ class Observed:
     """when it was seen, in seconds since the epoch"""
     drilled_at: float | None = None
     """when a drill was last passed, in seconds since the epoch"""
+    last_drill: Mapping[str, Any] = field(default_factory=dict)
+    """the result of that drill"""
+    proven_at: float | None = None
+    """when a drill or a verification has last found content that is what was captured"""
+    is_broken: bool | None = None
+    """whether the newest of those has found content that is not; None: nothing was compared"""
 
 
 class Observer:
@@ -116,7 +129,7 @@ class Observer:
                 trouble[f"VNF {name}"] = str(error)
         for what in trouble.keys() - self.trouble.keys():
             LOG.warning("%s cannot be observed now: %s", what, trouble[what])
-        self.trouble, self.looked_at = trouble, time.time()
+        self.trouble, self.looked_at = trouble, clock.now()
 
     def _is_up(self, vault: str, trouble: dict[str, str]) -> bool:
         try:
@@ -135,14 +148,31 @@ class Observer:
         return Observed(
             vnf,
             state,
-            self._newest(vaults, vnf.vnf),
+            self._newest(vaults, vnf),
             made.result if made else {},
             moved.result if moved else {},
-            time.time(),
+            clock.now(),
             drilled.ended_at if drilled else None,
+            drilled.result if drilled else {},
+            *self._proven(vnf.vnf),
         )
 
-    def _newest(self, vaults: Vaults, name: str) -> Newest | None:
+    def _proven(self, vnf: str) -> tuple[float | None, bool | None]:
+        """When content was last found to be what was captured, and whether it last was not."""
+        kinds = verify.KIND.name, drill.KIND.name
+        rows = [row for kind in kinds for row in self._deployment.runs.of_kind(kind, vnf, COMPARED)]
+        judged = {
+            row.ended_at: is_good
+            for row in rows
+            if row.ended_at is not None and (is_good := compared.is_proven(row)) is not None
+        }
+        if not judged:
+            return None, None
+        good = max((at for at, is_good in judged.items() if is_good), default=None)
+        return good, not judged[max(judged)]
+
+    def _newest(self, vaults: Vaults, vnf: Vnf) -> Newest | None:
+        name = vnf.vnf
         listed, now = points.list_ids(vaults, name), time.monotonic()
         known = self._read.get(name)
         if known is not None and known[0] == listed and now - known[1] < READ_AGAIN_S:
@@ -150,6 +180,26 @@ class Observer:
         point = points.newest_or_none(vaults, name)
         newest = None
         if point is not None:
-            newest = Newest(point.generation, point.consistent_at, point.site, point.consistency)
+            newest = Newest(
+                point.generation,
+                point.consistent_at,
+                point.site,
+                point.consistency,
+                self._foreseen(vnf, point),
+            )
         self._read[name] = listed, now, newest
         return newest
+
+    def _foreseen(self, vnf: Vnf, point: RecoveryPoint) -> dict[str, Forecast]:
+        """How long a recovery from a point would take at each site where the VNF did not run then.
+        No forecast keeps a point from being seen.
+        """
+        found: dict[str, Forecast] = {}
+        for site in (site for site in vnf.sites if site != point.site):
+            try:
+                found[site] = forecast.forecast(self._deployment, point, site, failover.KIND)
+            except SQLAlchemyError:
+                raise
+            except Exception:
+                LOG.exception("how long %s would take at %s cannot be forecast", vnf.vnf, site)
+        return found
