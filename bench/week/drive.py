@@ -188,6 +188,8 @@ class Week:
         self._all(order, now, victim)
         for name in self._dice.sample(sorted(self._hosts), len(self._hosts)):
             self._ask([name], {"do": "conduct"}, now)
+        if (now - START) % HOUR_S == 0:
+            self._read(now)
         due = [part for part, every in EVERY_S.items() if (now - START) % every == 0]
         self._all({"do": "keep", "parts": due}, now)
         if (now - START) % DAY_S == DRILLS_AT:
@@ -201,8 +203,6 @@ class Week:
                 set(self._hosts) != alive_before,
             )
         )
-        if (now - START) % HOUR_S == 0:
-            self._read(now)
 
     def _all(self, order: Json, now: float, victim: str | None = None) -> None:
         self._ask(sorted(self._hosts), order, now, victim)
