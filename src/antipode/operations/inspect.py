@@ -133,6 +133,18 @@ def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:
     return found
 
 
+def only_in_vaults(deployment: Deployment) -> list[str]:
+    """The names of VNFs that have something in the vaults and were never added here, as on a new
+    host after a disaster. No more than one listing of each vault is read.
+
+    Raises:
+        VaultError, SiteUnreachable: no vault answers.
+    """
+    known = deployment.vnfs.names()
+    folders = {n.partition("/")[0] for n in deployment.vaults().list("") if "/" in n}
+    return sorted(name for name in folders - set(known) if _is_a_name(name))
+
+
 def _is_a_name(folder: str) -> bool:
     """Whether a folder of a vault may be that of a VNF."""
     return re.fullmatch(NAME, folder) is not None

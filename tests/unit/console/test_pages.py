@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -199,6 +200,17 @@ def test_a_project_has_no_more_open_runs_than_its_quota(known: House) -> None:
     page = Page(known.logged_in("operator").post("/vnfs", sent).text)
     assert "2 asked for, 1 refused" in page.words
     assert len(known.deployment.runs.open()) == 2
+
+
+def test_a_new_host_finds_what_was_protected_elsewhere(known: House, tmp_path: Path) -> None:
+    for name in ("hlr", "lost", "<b>"):
+        folder = tmp_path / "vault" / name
+        folder.mkdir(parents=True)
+        (folder / "20261122T160501Z-1a2b3c.json").write_text("{}")
+    page = known.logged_in("operator").page("/elsewhere")
+    assert "lost" in page.words and not page.all("b")
+    assert not any(found["href"].endswith("/hlr") for found in page.all("a"))
+    assert known.logged_in("tenant-operator").get("/elsewhere").status_code == 404
 
 
 def test_policies_are_listed(known: House) -> None:

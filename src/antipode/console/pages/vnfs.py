@@ -21,7 +21,7 @@ from antipode.model.readiness import Level
 from antipode.model.rpo import RpoState
 from antipode.model.vnf import NAME
 from antipode.operations import forecasts, precheck, protect, protections
-from antipode.operations.inspect import Look, look, remembered
+from antipode.operations.inspect import Look, look, only_in_vaults, remembered
 from antipode.operations.overview import Known
 from antipode.operations.recovery_points import recovery_points
 from antipode.operations.reports import period
@@ -360,8 +360,20 @@ def _gaps(rows: Sequence[RunRow], target: float | None) -> Chart:
     return pictures.chart(values, target)
 
 
+def _elsewhere(asked: Asked) -> Response:
+    """What a new host finds in the vaults; a VNF without a file here belongs to the staff."""
+    asked.must("vnf:get", None)
+    fragment = "fragments/elsewhere.html"
+    found = only_in_vaults(asked.deployment)
+    if asked.is_fragment:
+        return asked.page(fragment, found=found)
+    heading = "VNFs that are not known here"
+    return asked.page("whole.html", fragment=fragment, heading=heading, back="/vnfs", found=found)
+
+
 ROUTES = [
     route("/vnfs", _list),
+    route("/elsewhere", _elsewhere),
     route("/vnfs", _in_bulk, changes=True),
     route("/vnfs/{vnf}", _show),
     route("/vnfs/{vnf}/protect", _begin("protect"), changes=True),
