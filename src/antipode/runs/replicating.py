@@ -87,8 +87,8 @@ class Replicating:
                 failed.append(error)
         if len(failed) > 1:
             raise ResourceFailed("; ".join(map(str, failed)))
-        for error in failed:
-            raise error
+        for first in failed:
+            raise first
 
     def waited_for(self, apart_from: Collection[str]) -> Iterator[tuple[str, Following]]:
         """What does not follow yet, in words, and how it is. What cannot be asked is left out.
