@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud.backups import NO_VOLUME
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
@@ -185,6 +186,33 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(
     there.backups[record.id] = {**A_BACKUP, "id": record.id, "volume_id": "another"}
     with pytest.raises(PreflightFailed, match=record.id):
         make_plan(point, there.site)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_failed_import_has_left_is_removed_and_the_record_is_imported_again(
+    point: RecoveryPoint, there: FakeCloud, number: int
+) -> None:
+    failed = {**A_BACKUP, "volume_id": NO_VOLUME, "status": "error", "parent_id": None}
+    records = [r for r in point.backups.values() if r.volume_id == "db-root"][:number]
+    for record in records:
+        there.backups[record.id] = {**failed, "id": record.id}
+    make_plan(point, there.site)
+    imported(there, point, "db")
+    assert {r.id for r in records} <= set(of(there, "import"))
+    assert {there.backups[r.id]["volume_id"] for r in records} == {"db-root"}
+
+
+def test_a_backup_in_error_that_was_imported_before_is_not_removed(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    record = next(r for r in point.backups.values() if r.volume_id == "db-root")
+    known = {**A_BACKUP, "id": record.id, "volume_id": "db-root", "status": "error"}
+    there.backups[record.id] = known
+    with pytest.raises(PreflightFailed, match=record.id):
+        make_plan(point, there.site)
+    with pytest.raises(ResourceFailed):
+        imported(there, point, "db")
+    assert there.backups[record.id] is known
 
 
 def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(

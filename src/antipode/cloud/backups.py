@@ -16,6 +16,16 @@ from antipode.cloud.api import Api, ApiError, Json
 from antipode.cloud.watch import Watch
 from antipode.errors import UnexpectedAnswer
 
+NO_VOLUME = "00000000-0000-0000-0000-000000000000"
+"""What a backup is of until its import is over."""
+
+
+def was_never_imported(backup: Json) -> bool:
+    """Whether the import of a record has failed: what is left has no service, and Cinder deletes
+    nothing in the store with it (cinder/backup/manager.py, `delete_backup`).
+    """
+    return backup["volume_id"] == NO_VOLUME and str(backup["status"]).startswith("error")
+
 
 class Backups:
     def __init__(self, api: Api) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from antipode.cloud.api import ApiError, Json
+from antipode.cloud.backups import was_never_imported
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed, Stalled
 from antipode.model.marks import BLANK, marks, words
@@ -71,7 +72,7 @@ class FromBackups(VolumeProvider):
         known = {b["id"]: b for b in site.backups.backups()}
         for record in point.backups.values():
             backup = known.get(record.id)
-            if backup is None:
+            if backup is None or was_never_imported(backup):
                 continue
             if backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
                 yield (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError
-from antipode.cloud.backups import read_record
+from antipode.cloud.backups import NO_VOLUME, read_record
 from antipode.model.plan import RestoreWay
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import BackupChain, BackupRecord, VolumeKey, VolumeSource
@@ -106,7 +106,9 @@ def _missing_keys(
         )
     for record in point.chain(volume)[-1:]:
         backup = known.get(record.id)
-        held = str(backup.get(KEY) or "") if backup else None
+        # of one whose import is under way, or has failed, nothing is known
+        is_known = backup is not None and backup["volume_id"] != NO_VOLUME
+        held = str((backup or {}).get(KEY) or "") if is_known else None
         if held is not None and not (held and site.keys.is_there(held)):
             yield (
                 f"backup {record.id} is known at {site.name} with a key that its key manager lacks"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from antipode.cloud.api import ApiError
+from antipode.cloud.backups import was_never_imported
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.source import BackupRecord, VolumeKey
@@ -19,6 +20,11 @@ from antipode.recover.recovery import Recovery
 from antipode.recover.sources import encrypted
 
 TIMEOUT_S = 600.0
+REMEDY = (
+    "See that cinder-backup has the same driver and container at both sites, then resume the run:"
+    " a record whose import has failed has no data, and is removed and imported again. One that"
+    " stays creating as cinder-backup has died: openstack volume backup set --state error BACKUP"
+)
 _SHARED = threading.Lock()
 """Held while records are imported that several servers rest on: Cinder may take two requests for
 one record at once for two records."""
@@ -41,12 +47,15 @@ def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> No
         with _SHARED if recovery.point.clones else nullcontext():
             imported = _import_missing(recovery, chains)
         needed = {r.id: r for chain in chains for r in chain}
-        there = site.backups.watch.wait_for(
-            list(needed),
-            wanted=("available", "restoring"),
-            timeout_s=TIMEOUT_S,
-            tell=step.waits_for,
-        )
+        try:
+            there = site.backups.watch.wait_for(
+                list(needed),
+                wanted=("available", "restoring"),
+                timeout_s=TIMEOUT_S,
+                tell=step.waits_for,
+            )
+        except ResourceFailed as error:
+            raise ResourceFailed(f"{error}. {REMEDY}") from error
         for record in needed.values():
             # Only now: until its import is over, a backup is of volume 00000000-…
             if (volume := there[record.id]["volume_id"]) != record.volume_id:
@@ -64,10 +73,22 @@ def _import_missing(recovery: Recovery, chains: Sequence[Sequence[BackupRecord]]
     keys = encrypted.keys_of(recovery.point)
     # All bases, then all first increments, and so on: a parent precedes its increment.
     for record in (r for depth in _by_depth(chains) for r in depth):
-        if found.backup(record.id) is None:
+        there = found.backup(record.id)
+        if there is not None and was_never_imported(there):
+            _remove(recovery.site, record)
+            there = None
+        if there is None:
             _import(recovery.site, record, keys.get(record.volume_id))
             imported += 1
     return imported
+
+
+def _remove(site: Site, record: BackupRecord) -> None:
+    """Remove what a failed import has left, unless another host has imported it meanwhile."""
+    now = Found(site).backup(record.id)
+    if now is not None and was_never_imported(now):
+        site.backups.delete_backup(record.id)
+        site.backups.watch.wait_gone([record.id], timeout_s=TIMEOUT_S)
 
 
 def _import(site: Site, record: BackupRecord, key: VolumeKey | None) -> None:
