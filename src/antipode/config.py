@@ -256,6 +256,9 @@ class StallsAfter(Model):
         return self.base + self.per_gib * size_gib
 
 
+IMPORTS_WITHIN_S, BOOTS_WITHIN_S = 600.0, 900.0
+
+
 class Limits(Model):
     """How much one antipode process does at once; for N hosts, divide."""
 
@@ -269,6 +272,10 @@ class Limits(Model):
     """volumes backed up at once at a site"""
     backup_stalls_after: StallsAfter = StallsAfter()
     restore_stalls_after: StallsAfter = StallsAfter()
+    imports_within: Annotated[Seconds, Field(gt=0)] = IMPORTS_WITHIN_S
+    """how long the import of records of backups may take, of one server (seconds)"""
+    boots_within: Annotated[Seconds, Field(gt=0)] = BOOTS_WITHIN_S
+    """how long a recovered server may take to become ACTIVE, or to be switched off (seconds)"""
     api_calls_per_second: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
     """to the API of a site, on average; a call while a server is frozen is counted, but never
     waits

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from antipode.config import BOOTS_WITHIN_S, IMPORTS_WITHIN_S
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Timeline
@@ -52,6 +53,10 @@ class Recovery:
     timeline: Timeline
     stalls_after_s: Callable[[int], float] = lambda size_gib: math.inf
     """by the size of a volume in GiB: seconds after which a restore without change is given up"""
+    imports_within_s: float = IMPORTS_WITHIN_S
+    """how long the import of records may take"""
+    boots_within_s: float = BOOTS_WITHIN_S
+    """how long a server may take to become ACTIVE"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
     mover: Mover | None = None

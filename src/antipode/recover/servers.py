@@ -19,8 +19,6 @@ from antipode.recover import server_groups
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 
-TIMEOUT_S = 900.0
-
 POLL_S = 0.5
 HOST = "OS-EXT-SRV-ATTR:host"
 _turns: dict[tuple[str, str, str], threading.Lock] = {}
@@ -72,7 +70,7 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
         booted = site.compute.watch.wait_for(
             [server_id],
             wanted=("active", "shutoff") if planned.is_off else ("active",),
-            timeout_s=TIMEOUT_S,
+            timeout_s=recovery.boots_within_s,
             tell=step.waits_for,
         )[server_id]
         step.result(server_id=server_id, found=existing is not None)
@@ -95,7 +93,7 @@ def _switch_off(recovery: Recovery, planned: ServerPlan, server_id: str) -> None
                     f"{site.name}: server {planned.name} could not be switched off: {error.reason}"
                 ) from error
         site.compute.watch.wait_for(
-            [server_id], wanted=("shutoff",), timeout_s=TIMEOUT_S, tell=step.waits_for
+            [server_id], wanted=("shutoff",), timeout_s=recovery.boots_within_s, tell=step.waits_for
         )
 
 
@@ -134,7 +132,10 @@ def _await_shared(
     """
     if shared := [volumes[v.source_id] for v in recovery.plan.shared_of(planned.name)]:
         recovery.site.volumes.watch.wait_for(
-            shared, wanted=("available", "in-use"), timeout_s=TIMEOUT_S, tell=step.waits_for
+            shared,
+            wanted=("available", "in-use"),
+            timeout_s=recovery.boots_within_s,
+            tell=step.waits_for,
         )
 
 
@@ -144,9 +145,11 @@ def _await_place(recovery: Recovery, planned: ServerPlan, server_id: str) -> Non
     """
     if recovery.plan.shared_of(planned.name):
         built = ("active", "shutoff", "error")
-        recovery.site.compute.watch.wait_for([server_id], wanted=built, timeout_s=TIMEOUT_S)
+        recovery.site.compute.watch.wait_for(
+            [server_id], wanted=built, timeout_s=recovery.boots_within_s
+        )
         return
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + recovery.boots_within_s
     while planned.server_group is not None:
         server = recovery.site.compute.server(server_id)
         if server is None or server["status"] != "BUILD" or server.get(HOST):

@@ -351,6 +351,8 @@ def _fail_over(run: Run) -> None:
         pool=pool,
         timeline=run.timeline,
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
+        imports_within_s=run.deployment.config.limits.imports_within,
+        boots_within_s=run.deployment.config.limits.boots_within,
         go_on=run.go_on,
         mover=run.deployment.mover(site, point.site, point.vnf.store),
     )

@@ -51,7 +51,7 @@ def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> No
             there = site.backups.watch.wait_for(
                 list(needed),
                 wanted=("available", "restoring"),
-                timeout_s=TIMEOUT_S,
+                timeout_s=recovery.imports_within_s,
                 tell=step.waits_for,
             )
         except ResourceFailed as error:
