@@ -674,6 +674,12 @@ class Config(Model):
         """
         return any(site.projects for site in self.sites.values())
 
+    def is_same_project(self, earlier: str | None, now: str | None) -> bool:
+        """Whether what was of one project is the same when it is of the other: a project may be
+        given to a VNF that had none, where that changes nothing but whose it is.
+        """
+        return earlier == now or (earlier is None and not self.has_projects)
+
     def cloud(self, site: str, project: str | None = None) -> str:
         """The entry of clouds.yaml for a site, or for a project there.
 

@@ -34,6 +34,7 @@ from tests.unit.test_recovery import point, there
 
 __all__ = ["point", "there", "world"]
 
+NO_PROJECTS: Any = SimpleNamespace(is_same_project=lambda earlier, now: earlier == now)
 FRONTS: dict[str, Any] = {
     "name": "fronts",
     "select": {"tag": "front"},
@@ -399,7 +400,7 @@ def test_the_file_of_a_host_holds_for_the_members_of_the_point(world: Any) -> No
         members=[{"server": "db"}, {**FRONTS, "user_data": "drop"}],
         map={"networks": {"net": "net-b"}},
     )
-    found, _ = definition_of(opened(point), file)
+    found, _ = definition_of(opened(point), file, NO_PROJECTS)
     assert [(m.server, m.user_data) for m in found.members] == [
         ("db", None),
         ("srv-one", "drop"),
@@ -408,7 +409,7 @@ def test_the_file_of_a_host_holds_for_the_members_of_the_point(world: Any) -> No
     assert found.map.networks == {"net": "net-b"}
     other = samples.vnf(members=[{"server": "db"}, {**FRONTS, "name": "others"}])
     with pytest.raises(InvalidInput):
-        definition_of(opened(point), other)
+        definition_of(opened(point), other, NO_PROJECTS)
 
 
 def test_a_point_keeps_which_members_were_selected_and_how() -> None:

@@ -239,3 +239,16 @@ def test_the_mark_of_a_member_fits_where_its_name_is_long() -> None:
     server = {"id": "1", "metadata": {**member_mark("v", "é" * 255)}}
     assert len(said) <= 255 and is_member(server, "v", "é" * 255)
     assert not is_member(server, "w", "é" * 255)
+
+
+def test_a_vnf_is_given_a_project_where_that_says_only_whose_it_is(world: World) -> None:
+    for site in world.here.config.sites.values():
+        site.projects.clear()
+    world.clouds.update(a=primary(), b=backup_site())
+    vnfs.add(world.here, OF_TENANT.model_copy(update={"project": None}))
+    protect(world.here, "v", Unobserved())
+    vnfs.add(world.here, OF_TENANT)
+    recover(world.here)
+    assert world.clouds["b"].servers
+    with pytest.raises(InvalidInput):
+        vnfs.add(world.here, OF_TENANT.model_copy(update={"project": "other"}))

@@ -60,7 +60,8 @@ def prepare(
     state, vaults = activity.decided(deployment, vnf, lost=lost_vaults)
     run_kind.must_be_settled(state)
     opened = points.find(vaults, vnf, point)
-    definition, warnings = preparation.definition_of(opened, deployment.vnfs.find(vnf))
+    local = deployment.vnfs.find(vnf)
+    definition, warnings = preparation.definition_of(opened, local, deployment.config)
     if not definition.dns:
         raise InvalidInput(
             f"VNF {vnf} has no DNS records; write them under dns in its file",

@@ -69,7 +69,7 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
     fence_run.must_be_old(deployment, vnf, old)
     try:
         members = run_kind.old_members(standing.vaults, state, deployment.site(old, vnf))
-        definition = run_kind.definition_of(members, deployment.vnfs.find(vnf))
+        definition = run_kind.definition_of(members, deployment.vnfs.find(vnf), deployment.config)
         run_kind.must_be_whole(members, vnf)
     except SiteUnreachable as error:
         raise SiteUnreachable(

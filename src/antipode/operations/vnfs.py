@@ -45,7 +45,7 @@ def add(deployment: Deployment, vnf: Vnf) -> bool:
         InvalidInput: the one that it would replace is of another project.
     """
     known = deployment.vnfs.stored().get(vnf.vnf)
-    if isinstance(known, Vnf) and known.project != vnf.project:
+    if isinstance(known, Vnf) and not deployment.config.is_same_project(known.project, vnf.project):
         raise InvalidInput(
             f"VNF {vnf.vnf} is of project {known.project or 'of the sites'} already, where its"
             f" servers and recovery points are; give the VNF in {vnf.project or 'their own'}"

@@ -65,7 +65,8 @@ def prepare(
     if point is None:
         opened, warnings = failover_checks.newest_known(deployment, vaults, opened, Trust.SIGNED)
     opened.must_be_open()
-    definition, differs = preparation.definition_of(opened, deployment.vnfs.find(name))
+    local = deployment.vnfs.find(name)
+    definition, differs = preparation.definition_of(opened, local, deployment.config)
     if to not in definition.sites:
         raise InvalidInput(f"{to} is no site of {name}: {', '.join(definition.sites)}")
     defined = opened.point.defined_by(definition)

@@ -266,7 +266,9 @@ def _keys(of: Subject, opened: Opened, area: Area) -> None:
 
 def _defined(of: Subject, standing: Standing, opened: Opened, area: Area) -> RecoveryPoint:
     """The point with the definition that a failover would take."""
-    definition, warnings = preparation.definition_of(opened, of.deployment.vnfs.find(of.vnf))
+    deployment = of.deployment
+    local = deployment.vnfs.find(of.vnf)
+    definition, warnings = preparation.definition_of(opened, local, deployment.config)
     site = of.site
     if site not in definition.sites:
         raise InvalidInput(f"{of.vnf} is backed up to {', '.join(definition.backup)}, not {site}")

@@ -102,7 +102,7 @@ def prepare(
     found = opened.point
     newer += failover_checks.refused_warnings(vaults, name)
     origin = failover_checks.origin_warnings(found, state, to, accepted)
-    definition, warnings = definition_of(opened, local)
+    definition, warnings = definition_of(opened, local, deployment.config)
     warnings += [*newer, *origin, *_project_warnings(deployment.config, definition, to)]
     _must_be_backup_site(definition, to)
     site = deployment.site(to, definition)
@@ -184,7 +184,7 @@ def _must_be_backup_site(vnf: Vnf, to: str) -> None:
         raise InvalidInput(f"{vnf.vnf} is backed up to {sites}; it cannot be recovered at {to}")
 
 
-def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
+def definition_of(opened: Opened, local: Vnf | None, config: Config) -> tuple[Vnf, list[str]]:
     """The definition to recover by, and warnings.
 
     The VNF file of this host counts, so that a mapping can be mended with the failed site gone.
@@ -192,9 +192,11 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     them; of one that is not, anybody that can write to a vault could have written them.
 
     Raises:
-        InvalidInput: the file names other members than the recovery point.
+        InvalidInput: the file names other members than the recovery point, or another project.
     """
     point = opened.point
+    if local is not None:
+        _must_be_of_its_project(point, local, config)
     lost = [
         f"{', '.join(point.left_out)}: not captured and not recovered, as the VNF file says"
         for _ in point.left_out[:1]
@@ -219,12 +221,12 @@ def _project_warnings(config: Config, vnf: Vnf, to: str) -> Iterator[str]:
         )
 
 
-def _must_be_of_its_project(point: RecoveryPoint, local: Vnf) -> None:
+def _must_be_of_its_project(point: RecoveryPoint, local: Vnf, config: Config) -> None:
     """
     Raises:
         InvalidInput: the point was made of another VNF of the same name.
     """
-    if point.vnf.project != local.project:
+    if not config.is_same_project(point.vnf.project, local.project):
         raise InvalidInput(
             f"recovery point {point.id} is of project {point.vnf.project or 'of the sites'}, and"
             f" the file of {local.vnf} on this host of {local.project or 'the sites'}: they are two"
@@ -236,7 +238,6 @@ def _definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     point = opened.point
     if local is not None:
         # Its selectors stand for the servers that they had found when the point was made.
-        _must_be_of_its_project(point, local)
         known = local.with_selected(point.vnf.selected)
         named = {m.server for m in point.vnf.members}
         gone = [m.server for m in known.members if m.recover == "none" and m.server not in named]

@@ -281,7 +281,7 @@ def must_be_whole(members: OldMembers, vnf: str) -> None:
         raise PreflightFailed(f"an undo of the failover of {vnf}", missing)
 
 
-def definition_of(members: OldMembers, local: Vnf | None) -> Vnf:
+def definition_of(members: OldMembers, local: Vnf | None, config: Config) -> Vnf:
     """The definition by which the old copy is probed and users are led to it.
 
     Args:
@@ -290,7 +290,7 @@ def definition_of(members: OldMembers, local: Vnf | None) -> Vnf:
     Raises:
         InvalidInput: the file of this host names other members than the old copy has.
     """
-    return preparation.definition_of(members.opened, local)[0]
+    return preparation.definition_of(members.opened, local, config)[0]
 
 
 def _vaults(run: Run, request: UndoRequest) -> Vault:
@@ -303,7 +303,8 @@ def _undo(run: Run) -> None:
     failover.displace_others(run, KIND)
     vaults, site = _vaults(run, request), run.site(request.site)
     members = old_members(vaults, request.state, site)
-    definition = definition_of(members, request.definition or run.deployment.vnfs.find(run.vnf))
+    local = request.definition or run.deployment.vnfs.find(run.vnf)
+    definition = definition_of(members, local, run.deployment.config)
     is_begun = generations.claim_of(vaults, run.vnf, run.id) is not None
     if not is_begun:
         windows.must_be_open(vaults, request.state)
