@@ -721,10 +721,9 @@ class FakeCloud:
                 return {"restore": self._restore_into(backup, body["restore"]["volume_id"])}
             case "POST", ["volumes"]:
                 made = self._restore(body["volume"])
-                kind = next(
-                    (t for t in self.types if t["name"] == body["volume"].get("volume_type")), {}
-                )
-                if kind.get("extra_specs", {}).get("multiattach") == "<is> True":
+                name = body["volume"].get("volume_type")
+                specs = [t.get("extra_specs", {}) for t in self.types if t["name"] == name]
+                if any(each.get("multiattach") == "<is> True" for each in specs):
                     self.volumes[made]["multiattach"] = True
                 return {"volume": {"id": made}}
             case "POST", ["manageable_volumes"]:
