@@ -15,8 +15,8 @@ STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/
 .PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
 	test-contract-lab-core test-contract-lab-rest test-sandbox test-console distributed-servers \
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
-	test-lab-rest test-nova-quiesce test-distributions bench bench-scale bench-week format \
-	test-tempest clean
+	test-lab-rest test-nova-quiesce test-distributions bench bench-api bench-scale bench-week \
+	format test-tempest clean
 
 demo: $(READY)            ## embedded sites: drill, disaster, recovery, the way back: a good minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -101,6 +101,9 @@ bench: lab                ## antipode beside a floor and beside the openstack co
 
 bench-week: $(READY)      ## a week of 200 VNFs by a played clock, on two hosts that are killed
 	$(BIN)/python -m bench.week
+
+bench-api: $(READY)       ## the REST API under load, on embedded sites
+	$(BIN)/python -m bench.api
 
 bench-scale: $(READY)     ## antipode's own cost with 20, 200 and 2,000 volumes, on embedded sites
 	$(BIN)/python -m bench.scale

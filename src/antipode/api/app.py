@@ -8,6 +8,7 @@ import logging
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from antipode.api import (
@@ -46,6 +47,7 @@ def application(installation: Installation) -> FastAPI:
     app.add_exception_handler(AntipodeError, _of_antipode)
     app.add_exception_handler(RequestValidationError, _of_wrong_input)
     app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(SQLAlchemyError, _of_database)
     app.add_exception_handler(Exception, _of_fault)
     app.add_middleware(Envelope, installation=installation)
     return app
@@ -80,6 +82,11 @@ def _of_http(request: Request, error: Exception) -> Response:
     answer = faults.fault(error.status_code, kind, str(error.detail))
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _of_database(request: Request, error: Exception) -> Response:
+    LOG.error("%s %s: the database: %s", request.method, request.url.path, error)
+    return faults.fault(503, "failed", "the database does not answer")
 
 
 def _of_fault(request: Request, error: Exception) -> JSONResponse:

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antipode.api import conventions, faults
 from antipode.api.gate import Installation
-from antipode.errors import InvalidInput
+from antipode.api.rate import Buckets
+from antipode.errors import InvalidInput, TooManyRequests
 from antipode.store.tables import AuditRow
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ VERSIONED = [
     (b"openstack-api-version", "disaster-recovery {}.{}".format(*conventions.NEWEST).encode()),
     (b"vary", b"OpenStack-API-Version"),
 ]
+STRANGERS_PER_MINUTE = 60
+"""Requests without a valid token that the audit trail keeps."""
 READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -43,6 +46,7 @@ class Envelope:
         self._app = app
         self._most = installation.settings.body_bytes
         self._audit = installation.deployment.audit
+        self._of_strangers = Buckets(STRANGERS_PER_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -70,7 +74,7 @@ class Envelope:
                 own = [(b"x-openstack-request-id", number.encode()), *SECURITY, *VERSIONED]
                 message = {**message, "headers": [*message["headers"], *own]}
                 # a change that is not in the trail is not answered as done
-                if scope["method"] not in READING or status in (401, 403):
+                if self._is_for_the_trail(scope, status):
                     await run_in_threadpool(self._audit.add, record_of(scope, status, number))
             await send(message)
 
@@ -102,6 +106,20 @@ class Envelope:
                 caller.identity if caller else "-",
                 f", for {given.decode()}" if REQUEST_ID.fullmatch(given) else "",
             )
+
+    def _is_for_the_trail(self, scope: Scope, status: int) -> bool:
+        """Whether a request is kept. Of those without a valid token only some are, so that they
+        fill no disk; the log has all of them.
+        """
+        if "caller" in scope["state"]:
+            return scope["method"] not in READING or status in (401, 403)
+        if status != 401:
+            return False
+        try:
+            self._of_strangers.take("")
+        except TooManyRequests:
+            return False
+        return True
 
     def _too_large(self) -> ASGIApp:
         words = f"a body of a request has at most {self._most} bytes"

@@ -260,6 +260,8 @@ class RunRow(Base):
         Index("runs_in_state", "state", "started_at"),
         Index("runs_ended", "ended_at"),
         Index("runs_of_project", "project", "started_at"),
+        Index("runs_of_project_in_state", "project", "state", "started_at"),
+        Index("runs_of_project_and_vnf", "project", "vnf", "started_at"),
         Index("runs_by_time", "started_at"),
         Index("runs_of_kind", "kind", "started_at"),
         Index("runs_of_request", "request_key", unique=True),

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from antipode.api import run_requests
 from antipode.api.gate import Installation
+from antipode.operations.submit import submit
 from antipode.store.tables import QuestionRow
 from tests.unit.api.conftest import Clients, Things, definition, run_of
 from tests.unit.keystones import PROJECTS
@@ -70,6 +72,34 @@ def test_requests_with_a_key_at_once_make_one_run(
         thread.join()
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["run"]["id"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_request_whose_process_died_is_repeated_with_its_key(
+    clients: Clients,
+    installation: Installation,
+    things: Things,
+    monkeypatch: pytest.MonkeyPatch,
+    is_kept: bool,
+) -> None:
+    """Killed just before the run is kept, or just after it."""
+    real = submit
+
+    def dies(deployment: Any, row: Any) -> None:
+        if is_kept:
+            real(deployment, row)
+        raise RuntimeError("killed")
+
+    client = clients.user("demo")
+    with monkeypatch.context() as patched:
+        patched.setattr(run_requests, "submit", dies)
+        assert client.post("/v1/vnfs/hlr/runs", PRECHECK, headers=key("k")).status_code == 500
+    kept = [row.id for row in installation.deployment.runs.open("hlr")]
+    answer = client.post("/v1/vnfs/hlr/runs", PRECHECK, headers=key("k"))
+    assert answer.status_code == 202
+    [run] = installation.deployment.runs.open("hlr")
+    assert answer.json()["run"]["id"] == run.id
+    assert kept == ([run.id] if is_kept else [])
 
 
 def test_a_key_is_its_users_and_its_requests(clients: Clients, things: Things) -> None:

@@ -3,6 +3,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from antipode.api.gate import Installation
+from antipode.model.serving import ApiConfig
 from tests.unit.api.conftest import Clients
 
 
@@ -20,3 +36,74 @@ def test_the_sites_are_listed(clients: Clients) -> None:
 
 def test_a_project_that_is_not_configured_sees_nothing(clients: Clients) -> None:
     assert clients.user("backup").get("/v1/sites").status_code == 403
+
+
+def test_strangers_do_not_fill_the_trail(clients: Clients, installation: Installation) -> None:
+    stranger = clients.with_token(None)
+    for _ in range(70):
+        assert stranger.get("/v1/sites").status_code == 401
+    assert 0 < len(installation.deployment.audit.page(1000)) < 70
+
+
+def test_without_its_database_the_api_says_so(
+    clients: Clients, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(installation.deployment.database, "connect", fails)
+    monkeypatch.setattr(installation.deployment.vnfs, "page", fails)
+    assert clients.with_token(None).get("/healthcheck").status_code == 503
+    answer = clients.user("demo").get("/v1/vnfs")
+    assert answer.status_code == 503
+    assert "disk" not in answer.text
+
+
+@pytest.fixture
+def certified(tmp_path: Path, settings: dict[str, Any]) -> Path:
+    """A certificate of this host that signs itself, in the settings."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(IPv4Address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (tmp_path / "api.pem").write_bytes(certificate.public_bytes(pem))
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "api.key").write_bytes(private)
+    settings |= {"certificate": tmp_path / "api.pem", "key": tmp_path / "api.key"}
+    return tmp_path / "api.pem"
+
+
+def test_the_api_is_encrypted_by_its_own_certificate(certified: Path, clients: Clients) -> None:
+    assert clients.url.startswith("https://")
+    answer = requests.get(f"{clients.url}/healthcheck", verify=str(certified), timeout=30)
+    assert answer.json() == {"status": "OK"}
+    plain = clients.url.replace("https://", "http://")
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{plain}/healthcheck", timeout=30)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"address": "0.0.0.0"},
+        {"certificate": "/etc/api.pem"},
+        {"certificate": "api.pem", "key": "api.key"},
+        {"projects": {"a": {"sites": {"s": "1"}}, "b": {"sites": {"s": "1"}}}},
+        {"projects": {"a": {"sites": {}}}},
+        {"url": "https://user:secret@host"},
+        {"port": 0},
+    ],
+)
+def test_settings_that_are_not_safe_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ApiConfig.model_validate({"port": 9871, **wrong})
