@@ -14,6 +14,7 @@ import requests
 
 from antipode.api.gate import Installation
 from antipode.api.server import Beside, serving
+from antipode.console import snapshot
 from antipode.console.app import console
 from antipode.console.sessions import Session
 from antipode.console.web import COOKIE, ROOT, Console
@@ -133,7 +134,11 @@ class House:
 
 
 @pytest.fixture
-def house(installation: Installation, sites: dict[str, Served]) -> Iterator[House]:
+def house(
+    installation: Installation, sites: dict[str, Served], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[House]:
+    for name in ("FRESH_S", "AS_LONG"):
+        monkeypatch.setattr(snapshot, name, 0.0)  # each page shows what is there now
     made = console(installation)
     with serving(installation, Beside(ROOT, lambda _: made)) as url:
         yield House(url, installation, made.console)
