@@ -13,16 +13,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from antipode.sandbox.creation import FLAVOR
 from lab import canary, inside, power
-from lab.services import identity, link, rbd_mirror, swift, tenant
+from lab.services import identity, link, rbd_mirror, tenant
 from lab.services.cinder import BACKEND
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.operator_rbd import replication_settings
@@ -30,6 +28,7 @@ from lab.services.rbd_mirror import other_than
 from lab.site import SITES, Site
 from lab.waiting import wait_until
 from tests.lab.command import lab
+from tests.lab.containers import Container, arrives, refusals
 
 pytestmark = pytest.mark.lab
 
@@ -285,64 +284,12 @@ def test_an_isolated_site_forwards_nothing_for_its_guests(
 # ---- synchronized containers ----
 
 
-@dataclass(frozen=True)
-class Container:
-    """A container of the VNF's owner, at both sites."""
-
-    name: str
-    key: str
-
-    def at(self, site: Site) -> Any:
-        return identity.connect(site, tenant.USER, tenant.PROJECT).object_store
-
-    def path(self, site: Site, name: str = "") -> str:
-        account = self.at(site).get_endpoint().rstrip("/")
-        return f"{account}/{self.name}{'/' + name if name else ''}"
-
-    def request(self, method: str, site: Site, name: str = "", **arguments: Any) -> Any:
-        return self.at(site).request(self.path(site, name), method, **arguments)
-
-    def set(self, site: Site, **headers: str) -> None:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.request("PUT", site, headers=named).raise_for_status()
-
-    def follow(self, source: Site) -> None:
-        """Have the other site take what is put into it at the source."""
-        backup = other_than(source)
-        account = self.path(backup).split("/v1/")[1]
-        self.set(backup, X_Container_Sync_Key=self.key)
-        self.set(
-            source,
-            X_Container_Sync_Key=self.key,
-            X_Container_Sync_To=f"//{swift.REALM}/{backup.name}/{account}",
-        )
-
-    def put(self, site: Site, name: str, content: bytes) -> None:
-        self.request("PUT", site, name, data=content).raise_for_status()
-
-    def get(self, site: Site, name: str) -> bytes | None:
-        answer = self.request("GET", site, name)
-        return answer.content if answer.status_code == 200 else None
-
-    def remove(self, site: Site) -> None:
-        self.request("POST", site, headers={"X-Remove-Container-Sync-To": "x"})
-        for entry in self.request("GET", site, params={"format": "json"}).json():
-            self.request("DELETE", site, entry["name"])
-        self.request("DELETE", site).raise_for_status()
-
-
 @pytest.fixture
 def container() -> Iterator[Container]:
     made = Container(f"test-{secrets.token_hex(4)}", secrets.token_hex(16))
     yield made
     for site in SITES.values():
         made.remove(site)
-
-
-def arrives(container: Container, site: Site, name: str, content: bytes) -> None:
-    wait_until(
-        lambda: container.get(site, name) == content, f"{name} arrives at {site.name}", PATIENCE_S
-    )
 
 
 def test_objects_are_carried_in_both_directions_at_once(container: Container) -> None:
@@ -373,12 +320,6 @@ def test_a_container_without_its_key_takes_nothing_until_it_has_the_key_again(
     assert container.get(backup, "own") == b"3"
     container.set(backup, X_Container_Sync_Key=container.key)
     arrives(container, backup, "refused", b"2")
-
-
-def refusals(site: Site, container: Container) -> int:
-    """How often the site's daemon was refused an object: its log is the only one to tell."""
-    log = (site.log / "swift-container-sync.log").read_text(errors="replace")
-    return sum("Unauth" in line and container.name in line for line in log.splitlines())
 
 
 # ---- after a disaster ----
