@@ -469,7 +469,7 @@ def test_a_member_whose_cell_answers_late_keeps_what_it_was_before(
     moved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, looks, left = fencing.members, itertools.count(1), list[str]()
-    note = fencing._pause
+    note = fencing._must_go_on
 
     def members(*args: Any) -> list[dict[str, Any]]:
         down = {"id": "id-db", "status": "UNKNOWN", "name": ""}
@@ -478,12 +478,12 @@ def test_a_member_whose_cell_answers_late_keeps_what_it_was_before(
             for server in real(*args)
         ]
 
-    def pause(fencing: Any, fenced: Any, *args: Any, **more: Any) -> None:
+    def go_on(fencing: Any, fenced: Any, *args: Any, **more: Any) -> None:
         left.extend(fenced.left)
         note(fencing, fenced, *args, **more)
 
     monkeypatch.setattr(fencing, "members", members)
-    monkeypatch.setattr(fencing, "_pause", pause)
+    monkeypatch.setattr(fencing, "_must_go_on", go_on)
     fenced(moved)
     assert "db" in left[0] and "UNKNOWN" not in left[0]
     assert is_fenced(moved.a, "id-db")

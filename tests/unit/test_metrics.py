@@ -29,6 +29,7 @@ from antipode.errors import AntipodeError, SiteUnreachable
 from antipode.model.forecast import Forecast
 from antipode.model.readiness import Finding, Level
 from antipode.model.state import VnfState
+from antipode.runs import forecast as forecasting
 from antipode.runs import kind_of
 from antipode.service import observer as observing
 from antipode.service.metrics import Metrics, served
@@ -263,7 +264,7 @@ def test_a_forecast_is_shown_for_each_site_until_a_failover_is_asked_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Forecast(back_in_s=240.0, error_s=30.0, basis=["a drill"])
-    monkeypatch.setattr(observing.forecast, "forecast", lambda *_: made)
+    monkeypatch.setattr(forecasting, "forecast", lambda *_: made)
     world.commit(5)
     world.observer.look()
     assert world.series("antipode_forecast_rto_seconds") == {("hlr", "site-b"): 240.0}
@@ -277,7 +278,7 @@ def test_no_time_is_forecast_from_a_point_that_says_nothing_of_the_active_copy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Forecast(back_in_s=240.0, error_s=30.0, basis=["a drill"])
-    monkeypatch.setattr(observing.forecast, "forecast", lambda *_: made)
+    monkeypatch.setattr(forecasting, "forecast", lambda *_: made)
     world.commit(5)
     world.observer.look()
     world.deployment.states.keep(samples.moved(VnfState.ACTIVE))
@@ -294,7 +295,7 @@ def test_what_was_never_measured_and_a_fault_of_the_forecast_leave_no_series(
     def is_faulty(*_: Any) -> Forecast:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(observing.forecast, "forecast", is_faulty)
+    monkeypatch.setattr(forecasting, "forecast", is_faulty)
     world.commit(1)
     world.observer.look()
     assert world.series("antipode_forecast_rto_seconds") == {}

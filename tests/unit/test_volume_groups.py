@@ -423,7 +423,7 @@ def test_the_parts_of_a_group_snapshot_are_read_from_the_first_pages_only() -> N
     def send(method: str, path: str, **_: Any) -> Reply:
         asked.append(path)
         number = len(asked)
-        part = {
+        part: dict[str, Any] = {
             "id": f"s-{number}",
             "volume_id": f"v-{number}",
             "name": "",

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ class Device:
 
     def flush(self) -> None:
         os.fsync(self._handle)
-        if hasattr(os, "posix_fadvise"):  # what is read again comes from the storage
+        if sys.platform == "linux":  # what is read again comes from the storage
             os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
