@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from antipode.cloud.site import Site
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
 from antipode.model import marks
 from antipode.model.plan import RecoveryPlan
@@ -94,7 +95,13 @@ def test_a_volume_that_a_server_has_is_refused_and_the_server_named(server: str)
         found(with_spare(attachments=[{"server_id": server}], status="in-use"))
 
 
-def test_one_that_is_not_available_or_not_captured_by_the_option_is_a_problem() -> None:
+def test_one_that_is_not_available_or_not_captured_by_the_option_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def has_no_key_manager(_: Site) -> Any:
+        raise PreflightFailed("the site", ["it has no Barbican"])
+
+    monkeypatch.setattr(Site, "keys", property(has_no_key_manager))
     check_protect(NAMED, with_spare())
     with pytest.raises(PreflightFailed, match="spare is extending"):
         check_protect(NAMED, with_spare(status="extending"))
