@@ -253,6 +253,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
         (protecting_runs, "remove_orphans_of", nothing),
         (protecting_runs, "problems_of", lambda *_: []),
         (discovery, "discover", discover),
+        (protecting_runs, "must_be_as_discovered", nothing),
         (QuiescedSnapshot, "capture", capture),
         (QuiescedSnapshot, "release", nothing),
         (CinderBackup, "transfer", transfer),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from antipode.cloud.api import Api, Reply
@@ -166,6 +167,8 @@ class FakeCloud:
         image = Api(name, "image", self._transport(self._image))
         self.site._image = image
         self.site._image_streams = lambda gate: CalledStreams(image.behind(gate))
+        self.site._keys = Api(name, "key-manager", self._transport(self._no_keys))
+        self.site._payloads = lambda _: SimpleNamespace()
 
     def becomes(self, other: FakeCloud) -> None:
         """Have all that another cloud has now, and share nothing with it."""
@@ -579,6 +582,9 @@ class FakeCloud:
         }  # fmt: skip
         self._keep_image(image, self.root_disks[server])
         return image
+
+    def _no_keys(self, method: str, path: list[str], body: Json, params: Json) -> Any:
+        refuse(404, "the site has no key manager")
 
     def _image(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:

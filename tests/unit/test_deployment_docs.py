@@ -51,7 +51,8 @@ def test_the_units_start_commands_that_there_are_and_wait_long_enough_for_their_
         unit.read_string(text)
         units.append(unit)
     started = [shlex.split(u["Service"]["ExecStart"]) for u in units if u.has_section("Service")]
-    assert [next(word for word in words[1:] if word in COMMANDS) for words in started] == ["serve"]
+    commands = [next(word for word in words[1:] if word in COMMANDS) for words in started]
+    assert commands == ["serve", "api"]
     main = units[0]["Service"]
     assert main["Type"] == "notify"
     assert int(main["TimeoutStopSec"]) > 2 * daemon.STOPS_WITHIN_S

@@ -358,6 +358,7 @@ def play(world: Any, *names: str) -> None:
     """Have the site of a deployment have these servers beside `db`."""
     world.plays(protect_flow, "select_members", lambda: {"fronts": [f"srv-{n}" for n in names]})
     world.plays(discovery, "discover", lambda: scaled(*names))
+    world.plays(protect_flow, "must_be_as_discovered", lambda: None)
     sources = {
         f"vol-{n}": samples.chain(samples.record(f"b-{n}-{len(names)}", f"vol-{n}"))
         for n in ("db", *names)

@@ -191,7 +191,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
         "server app is busy (image_snapshot)",
         "server front has an ephemeral disk",
         "server app has no guest agent",
-        "volume db-data of server db is encrypted",
+        "encrypted are: db-data",
         "volume front-data is attached to a server, too, that is not captured",
         "cinder-backup is not up",
         "quota snapshots of the project: 6 more are needed, 5 of 5 are free",

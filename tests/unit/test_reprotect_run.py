@@ -192,7 +192,7 @@ def test_a_former_site_that_does_not_answer_is_refused_and_nothing_is_done(
     monkeypatch.setattr(
         Deployment,
         "site",
-        lambda here, name: silent() if name == "site-a" else site(here, name),
+        lambda here, name, of: silent() if name == "site-a" else site(here, name, of),
     )
     with pytest.raises(SiteUnreachable):
         prepare(moved.process(), "v")

@@ -144,7 +144,7 @@ def encrypted_types(site: Site, names: Iterable[str]) -> set[str]:
 def _described(site: Site, volumes: Sequence[Volume]) -> tuple[dict[str, VolumeKey], list[str]]:
     """The key of each volume, kept nowhere yet, and why others cannot be had."""
     if (why := _without_keys(site)) is not None:
-        return {}, [why]
+        return {}, [f"{why}; encrypted are: {', '.join(v.name or v.id for v in volumes)}"]
     types = {str(t["name"]): str(t["id"]) for t in site.volumes.types()}
     found: dict[str, VolumeKey] = {}
     problems: list[str] = []
