@@ -126,23 +126,23 @@ def test_two_people_recover_a_vnf_of_a_dead_site(own_world: World) -> None:
         canary.await_work(own_world.sandbox, BACKUP)
 
 
-def test_a_silent_site_delays_no_user_of_the_other(world: World) -> None:
-    know(world)
-    with serving(world, "api") as api:
-        world.sandbox.isolate(PRIMARY)
+def test_a_silent_site_delays_no_user_of_the_other(own_world: World) -> None:
+    know(own_world)
+    with serving(own_world, "api") as api:
+        own_world.sandbox.isolate(PRIMARY)
         user = api.user(BACKUP, "demo", PROJECT)
         [vnf] = api.ask(user, "GET", "/v1/vnfs")["vnfs"]
         assert vnf["name"] == "canary"
-        world.sandbox.rejoin(PRIMARY)
+        own_world.sandbox.rejoin(PRIMARY)
 
 
-def test_the_api_answers_as_its_document_says(world: World) -> None:
-    know(world)
-    run = world.protect()["run"]
+def test_the_api_answers_as_its_document_says(own_world: World) -> None:
+    know(own_world)
+    run = own_world.protect()["run"]
     # a name of each kind that there is, so that handlers are reached
     names = f'[parameters]\n"path.vnf" = "canary"\n"path.run" = "{run}"\n'
-    (world.sandbox.directory / "schemathesis.toml").write_text(names)
-    with serving(world, "api") as api:
+    (own_world.sandbox.directory / "schemathesis.toml").write_text(names)
+    with serving(own_world, "api") as api:
         token = api.token(PRIMARY, "boss", STAFF)
         checked = subprocess.run(
             [
@@ -152,14 +152,14 @@ def test_the_api_answers_as_its_document_says(world: World) -> None:
                 *("--checks", CHECKS, "--request-timeout", "60", "--suppress-health-check", "all"),
                 *("--generation-database", "none", "--exclude-method", "DELETE"),
             ],
-            cwd=world.sandbox.directory,
+            cwd=own_world.sandbox.directory,
             capture_output=True,
             text=True,
             timeout=600,
             check=False,
         )
     assert checked.returncode == 0, checked.stdout[-6000:] + checked.stderr[-2000:]
-    assert world.frozen() == set()
+    assert own_world.frozen() == set()
 
 
 CHECKS = ",".join(

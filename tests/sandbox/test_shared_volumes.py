@@ -90,6 +90,7 @@ def test_a_shared_volume_comes_back_once_and_to_all_that_had_it(own_world: World
     assert "not captured with the members" in refusal(world, "protect", "canary")
     assert world.frozen() == set()
     cloud.compute.delete_server(stranger)
+    cloud.compute.wait_for_delete(stranger, interval=0.1, wait=120)
     until(lambda: having(world, PRIMARY, volume) == others, "the stranger is gone")
 
     made = world.protect()
