@@ -24,6 +24,7 @@ from antipode.mover import work
 from antipode.mover.child import NoMover
 from antipode.recover import rollback, standing
 from antipode.recover.existing import Found
+from antipode.recover.sources import backup
 from antipode.recover.sources.standing import provided
 from antipode.recover.standing import Want, bring, give_back, keep_taken, listed
 from tests.unit.standingworld import SOURCES, VNF, Killed, World, site_of, standing_world
@@ -335,3 +336,20 @@ def test_a_clone_whose_volume_is_claimed_meanwhile_is_not_used(tmp_path: Path) -
     world.fate.on_deed = on_deed
     made = Recovering(world, first, run="drill-1", keys="drill-1").provide()
     assert SOURCES[0] not in made
+
+
+def test_cinders_restore_never_uses_a_standing_volume_that_could_not_be_taken(
+    tmp_path: Path,
+) -> None:
+    world, first, _ = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    killed = Recovering(world, first).recovery
+    world.merge_metadata(mine.id, {RUN: "fo-1", KEY: killed.key(SOURCES[0])})
+    world.merge_metadata(mine.id, {CLAIM: "of an apply"})
+    world.disks[mine.id].content[:4] = b"half"
+    resumed = Recovering(world, first)
+    assert SOURCES[0] not in resumed.provide()
+    known = resumed.recovery.found.volumes(resumed.recovery.key(SOURCES[0]))
+    assert [v["id"] for v in known] == [mine.id]  # as it was listed
+    assert backup._usable(site_of(world), known, plan_of(first[0])) is None
+    assert mine.id in world.rows

@@ -21,6 +21,7 @@ from antipode.model.marks import BLANK, marks, words
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
+from antipode.model.standing import is_standing
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import (
@@ -269,10 +270,13 @@ def _usable(site: Site, ours: Sequence[Json], volume: VolumePlan) -> Json | None
 
     A request may have come through late, and made a second volume. Every try takes the same of
     them: the one in use, else the older. A blank one whose maker died is not filled: a request to
-    restore into it may still arrive, when a server has it.
+    restore into it may still arrive, when a server has it. Nor a standing one, which was listed
+    when it carried the key: what it holds was found to be something else, or may still be written.
     """
     usable = []
     for found in ours:
+        if is_standing(found):
+            continue
         if found["status"].startswith("error"):
             site.volumes.delete_volume(found["id"])
         elif found["status"] == "available" and _is_blank(found, volume):
