@@ -193,6 +193,20 @@ def test_a_writer_that_lives_keeps_its_volume_and_another_takes_its_place(tmp_pa
     assert world.shown_as_good() == at(second)
 
 
+@pytest.mark.parametrize("away", ["../precious", "/precious", "", ".", ".."])
+def test_a_claim_that_names_a_file_elsewhere_changes_no_file(away: str, tmp_path: Path) -> None:
+    world, first, _ = standing_world(tmp_path)
+    precious = tmp_path / "precious"
+    precious.write_text("the database")
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    claim = f"{tmp_path}{away}" if away.startswith("/") else away
+    world.merge_metadata(mine.id, {CLAIM: claim})
+    (claimed, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    assert freed(world.hands(), claimed) is None
+    assert precious.read_text() == "the database"
+    assert bring(world.hands(), first, world.store).problems == []
+
+
 def test_what_a_late_writer_notes_of_a_volume_that_was_claimed_since_counts_for_nothing(
     tmp_path: Path,
 ) -> None:

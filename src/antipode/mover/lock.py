@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 
 OVER = b"over"
 """In the file of a lock: another process has seen it free. Its owner must not begin any more."""
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+
+
+def named(folder: Path, claim: str) -> Path | None:
+    """The file of a claim's lock; None for a claim that none of our writers has made. Each member
+    of the project may change the claim of a volume, and must not choose a file of this host by it.
+    """
+    return folder / claim if _NAME.fullmatch(claim) else None
 
 
 def prepare(path: Path) -> None:
@@ -36,12 +45,14 @@ def take(path: Path) -> bool:
     return True  # the handle is never closed
 
 
-def is_over(path: Path) -> bool:
+def is_over(path: Path | None) -> bool:
     """Whether its owner has ended, or will never begin. False: it lives, or this host cannot
     know.
     """
+    if path is None:
+        return False
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

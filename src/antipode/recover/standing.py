@@ -220,7 +220,7 @@ def freed(h: Hands, standing: Standing) -> Standing | None:
         standing = again(h, standing.id)
     if standing.is_free:
         return standing
-    if not lock.is_over(h.mover.locks / standing.claim):
+    if not lock.is_over(lock.named(h.mover.locks, standing.claim)):
         return None
     attachments = h.site.attachments.of(standing.id)
     if any(server is not None for server in attachments.values()):
@@ -236,7 +236,8 @@ def awaited_free(h: Hands, standing: Standing, tell: Callable[[str], None]) -> S
     """The same, after a moment for a writer of this host that was asked to stop."""
     deadline = time.monotonic() + STOPS_WITHIN_S
     while (free := freed(h, standing)) is None:
-        if time.monotonic() > deadline or not (h.mover.locks / standing.claim).exists():
+        there = lock.named(h.mover.locks, standing.claim)
+        if time.monotonic() > deadline or there is None or not there.exists():
             return None
         tell(f"the writer of standing volume {standing.id} to end")
         h.go_on()
