@@ -5,6 +5,7 @@ killed, and whatever another does meanwhile.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,84 @@ def test_what_a_late_writer_notes_of_a_volume_that_was_claimed_since_counts_for_
     world.disks[mine.id].content[:5] = b"other"
     world.merge_metadata(mine.id, {HOLDS: f"{second[0].backup}@{mine.claim}"})
     assert SOURCES[0] not in [source for source, _ in world.shown_as_good()]
+
+
+CLAIMED = "before merge ['standing-claim']"
+
+
+def test_a_writer_that_has_looked_before_another_wrote_trusts_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    world, _, second = standing_world(tmp_path)
+    third = world.back_up(3)
+    was_here: list[str] = []
+
+    def on_deed(what: str) -> None:
+        if what == CLAIMED and not was_here:
+            was_here.append(what)
+            bring(world.hands(), third, world.store)
+
+    world.fate.on_deed = on_deed
+    assert bring(world.hands(), second, world.store).problems == []
+    assert world.shown_as_good() == at(second)
+
+
+def test_a_revert_by_another_is_seen_by_a_writer_that_has_looked_before(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    third = world.back_up(3)
+    bring(world.hands(), second, world.store)
+    was_here: list[str] = []
+
+    def claim(what: str) -> None:
+        if what == CLAIMED and not was_here:
+            was_here.append(what)
+            (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+            older = world.create_snapshot(mine.id, "", {"antipode:standing-of": mine.id}, 1)
+            world.snapshot_rows[older]["content"] = world.states[SOURCES[0]][first[0].backup]
+            snapshot = f"{older}@{first[0].backup}"
+            world.merge_metadata(mine.id, {"antipode:standing-snapshot": snapshot})
+            (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+            world.fate.on_deed = before_it_is_noted
+            with pytest.raises(Enough):
+                revert(world.hands(), mine)
+
+    def before_it_is_noted(what: str) -> None:
+        if what == "after revert":
+            world.fate.on_deed = lambda what: None
+            raise Enough("it goes no further")
+
+    world.fate.on_deed = claim
+    assert bring(world.hands(), third, world.store).problems == []
+    assert world.shown_as_good() == at(third)
+
+
+def test_a_volume_that_another_is_writing_is_not_shown_as_good(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    third = world.back_up(3)
+    half, over, began = threading.Event(), threading.Event(), list[str]()
+    other = threading.Thread(target=lambda: bring(world.hands(), third, world.store))
+
+    def on_deed(what: str) -> None:
+        if what == CLAIMED and not began:
+            began.append(what)
+            other.start()
+            assert half.wait(30)
+        elif what == "after write" and not half.is_set():
+            half.set()
+            assert over.wait(30)
+
+    world.fate.on_deed = on_deed
+    try:
+        found = bring(world.hands(), second, world.store)
+        assert len(found.problems) == 1  # the volume is attached by the other
+        world.shown_as_good()
+    finally:
+        over.set()
+        other.join()
+    world.shown_as_good()
+    world.fate.on_deed = lambda what: None
+    assert bring(world.hands(), second, world.store).problems == []
+    assert world.shown_as_good() == at(second)
 
 
 def test_a_snapshot_that_was_made_while_another_claimed_the_volume_counts_for_nothing(

@@ -20,7 +20,11 @@ STANDING = "antipode:standing"
 CLAIM = "antipode:standing-claim"
 """the last writer, by a name that it has given itself"""
 HOLDS = "antipode:standing-holds"
-"""a backup, and the writer that has brought the volume to it: `BACKUP@CLAIM`"""
+"""a backup, and the writer that has brought the volume to it: `BACKUP@CLAIM`; or `WRITTEN`"""
+WRITTEN = "written"
+"""What a writer puts there before its first byte, and after its claim. A writer that finds it there
+after its own claim knows that another was here since it has looked.
+"""
 SNAPSHOT = "antipode:standing-snapshot"
 """the snapshot from before the last write, and the backup that it holds: `SNAPSHOT@BACKUP`"""
 READ_AT = "antipode:standing-read-at"
@@ -47,6 +51,8 @@ class Standing:
     claim: str
     holds: str | None
     """the backup; None: what it holds is not known"""
+    noted: str
+    """what `HOLDS` says, word for word"""
     snapshot: str | None
     """id of the snapshot from before the last write"""
     snapshot_holds: str | None
@@ -116,6 +122,7 @@ def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
         status=str(volume["status"]),
         claim=claim,
         holds=held_backup(metadata),
+        noted=str(metadata.get(HOLDS) or ""),
         snapshot=snapshot if held else None,
         snapshot_holds=held or None,
         read_at=read_at,

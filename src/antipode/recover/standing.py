@@ -31,6 +31,7 @@ from antipode.model.standing import (
     RETIRED,
     SNAPSHOT,
     STANDING,
+    WRITTEN,
     Standing,
     given_back,
     is_standing,
@@ -186,7 +187,7 @@ def revert(h: Hands, standing: Standing) -> Standing:
     """
     assert standing.snapshot is not None and standing.snapshot_holds is not None
     claim = released(new_claim())
-    h.site.volumes.merge_metadata(standing.id, {CLAIM: claim})
+    _claimed(h, standing, claim)
     try:
         h.site.volumes.revert_to_snapshot(standing.id, standing.snapshot)
     except ApiError as error:
@@ -430,12 +431,14 @@ def _written(
     """
     claim = new_claim()
     lock.prepare(h.mover.locks / claim)
-    jobs = [_job(h, w, standing[w.source], claim) for w in wants]
-    held = {s.id: s.holds for s in standing.values()}
+    jobs: list[VolumeJob] = []
+    held: dict[str, str | None] = {}
     with h.timeline.step(StandingSteps.WRITE, h.vnf) as step:
-        for job in jobs:
-            h.site.volumes.merge_metadata(job.volume, {CLAIM: claim})
         try:
+            for want in wants:
+                known = _claimed(h, standing[want.source], claim)
+                held[known.id] = known.holds
+                jobs.append(_job(h, want, known, claim))
             found = h.mover.carry(claim, jobs, h.go_on)
         except BaseException:
             _release(h, jobs)
@@ -450,6 +453,21 @@ def _written(
         )
     (h.mover.locks / claim).unlink(missing_ok=True)
     return {w.source: found[standing[w.source].id] for w in wants}
+
+
+def _claimed(h: Hands, standing: Standing, claim: str) -> Standing:
+    """Claim a volume; it, without what it holds where another has claimed it since it was listed.
+
+    A writer notes `WRITTEN` after its claim and before its first byte, and asks for its claim after
+    that. So one that has written since is seen here, and one that is not seen here sees this claim
+    before it writes.
+    """
+    h.site.volumes.merge_metadata(standing.id, {CLAIM: claim})
+    found = h.site.volumes.volume(standing.id)
+    metadata = {} if found is None else found["metadata"]
+    h.site.volumes.merge_metadata(standing.id, {HOLDS: WRITTEN})
+    is_as_listed = (metadata.get(CLAIM), metadata.get(HOLDS) or "") == (claim, standing.noted)
+    return standing if is_as_listed else replace(standing, holds=None)
 
 
 def _job(h: Hands, want: Want, standing: Standing, claim: str) -> VolumeJob:
