@@ -353,3 +353,16 @@ def test_cinders_restore_never_uses_a_standing_volume_that_could_not_be_taken(
     assert [v["id"] for v in known] == [mine.id]  # as it was listed
     assert backup._usable(site_of(world), known, plan_of(first[0])) is None
     assert mine.id in world.rows
+
+
+def test_a_volume_of_a_server_that_is_being_built_stays_with_its_recovery(
+    tmp_path: Path,
+) -> None:
+    world, first, _ = standing_world(tmp_path)
+    made = Recovering(world, first).provide()
+    for number, volume in enumerate(made.values()):
+        world.rows[volume]["status"] = "reserved"
+        world.attached[f"of-nova-{number}"] = (volume, "a server of ours")
+    again = Recovering(world, first, run="fo-2")  # the first has failed
+    assert again.provide() == made
+    assert set(world.taken()) == set(made.values())

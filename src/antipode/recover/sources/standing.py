@@ -175,7 +175,7 @@ def _finished(r: Recovery, volume: VolumePlan, standing: str, key: str) -> str |
     found = r.site.volumes.volume(standing)
     if found is None:
         return None
-    is_used = found["metadata"].get(KEY) == key and _is_used(found)
+    is_used = found["metadata"].get(KEY) == key and _is_used(r.site, found)
     if not is_used and _problem(r, volume, found, key) is not None:
         _unmark(r, standing)
         return None
@@ -186,17 +186,22 @@ def _finished(r: Recovery, volume: VolumePlan, standing: str, key: str) -> str |
 def _unmark(r: Recovery, standing: str) -> None:
     """Have a volume stand again that this recovery does not take; not that of another recovery."""
     found = r.site.volumes.volume(standing)
-    if found is None or made_by(found) != r.run or _is_used(found):
+    if found is None or made_by(found) != r.run or _is_used(r.site, found):
         return
     name, description = found["name"] or "", found["description"] or ""
     unmarked = {k: v for k, v in found["metadata"].items() if k not in (KEY, RUN)}
     r.site.volumes.update_volume(standing, name, description, unmarked)
 
 
-def _is_used(volume: Json) -> bool:
-    return volume["status"] == "in-use" and any(
-        a.get("server_id") for a in volume.get("attachments") or ()
-    )
+def _is_used(site: Site, volume: Json) -> bool:
+    """Whether a server has a volume, or is about to: while it is being built the volume is only
+    `reserved` or `attaching`, and shows no attachment itself.
+    """
+    if volume["status"] == "available":
+        return False
+    if any(a.get("server_id") for a in volume.get("attachments") or ()):
+        return True
+    return any(server is not None for server in site.attachments.of(volume["id"]).values())
 
 
 def _problem(r: Recovery, volume: VolumePlan, found: Json, key: str) -> str | None:
