@@ -9,7 +9,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -213,6 +213,10 @@ class World:
         return found
 
     # ---- the mover, as `Mover` ----
+
+    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
+        self.fate.pass_by("before turn")
+        return nullcontext()
 
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]

@@ -266,6 +266,23 @@ def test_a_mover_that_ends_at_once_says_why_for_each_volume(
     }
 
 
+class Stops(Exception):
+    pass
+
+
+def test_a_run_that_waits_for_the_movers_turn_can_be_stopped(tmp_path: Path) -> None:
+    access = Access(site="b", cloud="none-such", store="s", store_cloud="none-such")
+    mover = ChildMover(access, tmp_path)
+
+    def stop() -> None:
+        raise Stops
+
+    with mover.turn(stop), pytest.raises(Stops), mover.turn(stop):
+        pass
+    with mover.turn(stop):
+        pass
+
+
 def shown(**metadata: str) -> dict[str, Any]:
     marked = {STANDING: "hlr/source", VOLUME: "v", CLAIM: "c", HOLDS: "backup@c"}
     return {"id": "v", "size": 1, "status": "available", "metadata": {**marked, **metadata}}

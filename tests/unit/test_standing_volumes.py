@@ -360,6 +360,19 @@ def test_a_run_that_is_to_stop_says_that_its_writer_has_ended(tmp_path: Path) ->
         assert freed(world.hands(), same[0]) is not None
 
 
+def test_volumes_hold_what_they_hold_while_the_mover_has_another_job(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    shown: list[list[tuple[str, str]]] = []
+
+    def on_deed(what: str) -> None:
+        if what == "before turn":
+            shown.append(world.shown_as_good())
+
+    world.fate.on_deed = on_deed
+    bring(world.hands(), second, world.store)
+    assert shown == [at(first)]
+
+
 def test_all_of_a_standing_volume_is_read_once_a_week(tmp_path: Path) -> None:
     world, first, second = standing_world(tmp_path)
     (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]

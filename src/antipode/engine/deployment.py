@@ -270,13 +270,16 @@ class Deployment:
         name = self.config.store_name(site, wanted)
         return None if name is None else self.store(name)
 
-    def mover(self, site: Site, origin: str, wanted: str | None = None) -> Mover:
+    def mover(
+        self, site: Site, origin: str, wanted: str | None = None, *, urgent: bool = False
+    ) -> Mover:
         """That which writes volumes at a site from the backups of another; one that says why it
         does not, where this host has none.
 
         Args:
             origin: the site of the backups.
             wanted: the backup store that the VNF file names.
+            urgent: for a recovery, which waits for no copy into the standing volumes of others.
         """
         from antipode.mover.child import ChildMover, NoMover
         from antipode.mover.job import Access
@@ -298,7 +301,7 @@ class Deployment:
                 asks_host=settings.asks_host,
             )
             with self._lock:
-                key = f"{access.cloud} {store}"
+                key = f"{access.cloud} {store} {urgent}"
                 if key not in self._movers:
                     self._movers[key] = ChildMover(access, locks)
                 return self._movers[key]

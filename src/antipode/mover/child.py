@@ -7,7 +7,8 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -33,10 +34,19 @@ class Mover(Protocol):
         """Why it can write nothing; empty where it can."""
         ...
 
+    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
+        """One job at a time, as the memory of one process is reckoned with. It is waited for before
+        volumes are claimed for a job, as what they hold counts for nothing from then on.
+
+        Args:
+            go_on: called while it is waited for; what it raises ends the wait.
+        """
+        ...
+
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
-        """An outcome for each volume.
+        """An outcome for each volume; called in the mover's turn.
 
         Args:
             claim: of all volumes; the lock of its name is held by the writer, and was prepared.
@@ -51,6 +61,9 @@ class NoMover:
 
     def __init__(self, locks: Path, why: str) -> None:
         self.locks, self.missing = locks, why
+
+    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
@@ -75,14 +88,21 @@ class ChildMover:
         self._access = access
         self.locks = locks
         self._turn = threading.Lock()
-        """of the memory that one process takes"""
+
+    @contextmanager
+    def turn(self, go_on: Callable[[], None]) -> Iterator[None]:
+        while not self._turn.acquire(timeout=POLL_S):
+            go_on()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
-        with self._turn:
-            job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
-            return _done(job, go_on)
+        job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
+        return _done(job, go_on)
 
 
 def _done(job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:

@@ -429,6 +429,14 @@ def _written(
     """Have the mover write volumes, and note what each holds then; by the volume that each stands
     for.
     """
+    with h.mover.turn(h.go_on):
+        return _written_now(h, wants, standing)
+
+
+def _written_now(
+    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing]
+) -> dict[str, Outcome]:
+    """The same, in the mover's turn."""
     claim = new_claim()
     lock.prepare(h.mover.locks / claim)
     jobs: list[VolumeJob] = []

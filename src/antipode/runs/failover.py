@@ -354,7 +354,7 @@ def _fail_over(run: Run) -> None:
         imports_within_s=run.deployment.config.limits.imports_within,
         boots_within_s=run.deployment.config.limits.boots_within,
         go_on=run.go_on,
-        mover=run.deployment.mover(site, point.site, point.vnf.store),
+        mover=run.deployment.mover(site, point.site, point.vnf.store, urgent=True),
     )
     former = Former(run, vaults, claim)
     try:
