@@ -132,6 +132,44 @@ def test_it_is_said_how_far_they_are_behind(deployment: Deployment) -> None:
     assert (behind["lag_s"], behind["recovery_point"]) == (3600.0, FIRST)
 
 
+@pytest.mark.parametrize("state", ["aborted", "failed", "succeeded"])
+def test_after_a_failover_nothing_is_said_to_stand_before_it_is_applied_again(
+    state: str, deployment: Deployment
+) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    ended(deployment, new_run(failover.KIND, "hlr", {"to": "site-b"}), state)
+    shown = standing_status.summary(deployment, vnf())["site-b"]
+    assert (shown["lag_s"], "failover-" in shown["state"]) == (None, True)
+    later = time.time() + standing.AGAIN_S + 1
+    # one that has failed may be resumed, with the volumes that it has
+    assert len(queued(deployment, now=later)) == (0 if state == "failed" else 1)
+    applied(deployment, FIRST, 1)
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 0.0
+    assert queued(deployment, now=later) == []
+
+
+def test_a_failover_that_was_not_approved_leaves_what_stands(deployment: Deployment) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    ended(deployment, new_run(failover.KIND, "hlr", {"to": "site-b"}), "rejected")
+    ended(deployment, new_run(failover.KIND, "hlr", {"to": "elsewhere"}), "aborted")
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 0.0
+
+
+def test_a_point_that_could_not_be_applied_once_more_is_not_said_to_stand(
+    deployment: Deployment,
+) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1, "failed")
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] is None
+    assert queued(deployment) == []
+    assert len(queued(deployment, now=time.time() + standing.AGAIN_S + 1)) == 1
+    protected(deployment, SECOND, 2)
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 3600.0  # at least
+
+
 def test_volumes_stand_for_the_points_of_one_protection_only() -> None:
     both = [Protection(standing=True), Protection(option="server-snapshot", standing=True)]
     with pytest.raises(ValidationError, match="standing"):

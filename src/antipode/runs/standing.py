@@ -24,7 +24,14 @@ from antipode.model.vnf import ANY, Protection, Vnf
 from antipode.recover.sources import zeros
 from antipode.recover.standing import Hands, StandingSteps, Want, bring
 from antipode.runs import find_kind
-from antipode.runs.standing_status import APPLY, LOOKED_AT, active_site, newest_point, wanted
+from antipode.runs.standing_status import (
+    APPLY,
+    active_site,
+    applies_at,
+    doubt,
+    newest_point,
+    wanted,
+)
 from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.sealing import Trust
@@ -248,17 +255,19 @@ def due(
     if made is None:
         return
     point = str(made.result["recovery_point"])
-    rows = deployment.runs.of_kind(KIND.name, vnf.vnf, LOOKED_AT)
-    asked = [(r, r.request or {}) for r in rows]
     for site in vnf.sites:
         if site == active_site(deployment, vnf) or deployment.config.site(site).mover is None:
             continue
-        same = [(r, request) for r, request in asked if request.get("site") == site]
-        if any(r.ended_at is None for r, _ in same):
+        same = applies_at(deployment, vnf.vnf, site)
+        if any(r.ended_at is None for r in same):
             continue
-        tried = [r for r, request in same if request.get("recovery_point") == point]
-        if any(r.state == "succeeded" for r in tried):
-            continue
+        tried = [r for r in same if (r.request or {}).get("recovery_point") == point]
+        if good := [r for r in tried if r.state == "succeeded"]:
+            doubtful = doubt(deployment, vnf.vnf, site, good[0])
+            # a failover that has failed may be resumed, and needs what it has taken
+            if doubtful is None or (doubtful.state == "failed" and doubtful.kind != KIND.name):
+                continue
+            tried = [doubtful, *tried]
         ended = max((r.ended_at for r in tried if r.ended_at is not None), default=None)
         if ended is None or not now - AGAIN_S < ended <= now:
             yield site, point

@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from antipode.model.vnf import Protection, Vnf
+from antipode.store.runs import AWAITING, NEVER_BEGUN
 from antipode.store.tables import RunRow
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
 
-PROTECT, APPLY = "protect", "standing"
-"""The kinds of runs that make recovery points, and that apply them."""
+PROTECT, APPLY, FAILOVER = "protect", "standing", "failover"
+"""The kinds of runs that make recovery points, that apply them, and that take what stands."""
+_NOT_BEGUN = ("queued", AWAITING, *NEVER_BEGUN)
 LOOKED_AT = 50
 """The newest runs of a kind that tell what is due."""
 
@@ -44,6 +46,30 @@ def active_site(deployment: Deployment, vnf: Vnf) -> str:
     return state.active_site if state is not None else vnf.primary
 
 
+def applies_at(deployment: Deployment, vnf: str, site: str) -> list[RunRow]:
+    """The runs that bring standing volumes at a site to recovery points, the newest first."""
+    rows = deployment.runs.of_kind(APPLY, vnf, LOOKED_AT)
+    return [r for r in rows if (r.request or {}).get("site") == site]
+
+
+def doubt(deployment: Deployment, vnf: str, site: str, applied: RunRow) -> RunRow | None:
+    """The run after which what an apply has brought to the volumes is not known to stand any more:
+    a later apply that has not ended well, or a failover to the site, which takes the volumes and
+    may have given them back.
+    """
+    for row in applies_at(deployment, vnf, site):
+        if row.id == applied.id:
+            break
+        if row.ended_at is not None and row.state not in (*_NOT_BEGUN, "succeeded"):
+            return row
+    for row in deployment.runs.of_kind(FAILOVER, vnf, LOOKED_AT):
+        if row.state in _NOT_BEGUN or (row.request or {}).get("to") != site:
+            continue
+        if row.ended_at is None or row.ended_at > applied.started_at:
+            return row
+    return None
+
+
 def summary(deployment: Deployment, vnf: Vnf) -> dict[str, Any]:
     """What this installation knows of the standing volumes of a VNF, by site; empty where none are
     wanted. No site is called.
@@ -64,10 +90,8 @@ def summary(deployment: Deployment, vnf: Vnf) -> dict[str, Any]:
 
 
 def _of_site(deployment: Deployment, vnf: str, site: str, newest: RunRow | None) -> dict[str, Any]:
-    rows = deployment.runs.of_kind(APPLY, vnf, LOOKED_AT)
-    applied = next(
-        (r for r in rows if r.state == "succeeded" and r.result.get("site") == site), None
-    )
+    rows = applies_at(deployment, vnf, site)
+    applied = next((r for r in rows if r.state == "succeeded"), None)
     if applied is None:
         return {"state": "no recovery point was applied yet"}
     result = applied.result
@@ -80,10 +104,13 @@ def _of_site(deployment: Deployment, vnf: str, site: str, newest: RunRow | None)
         "foreign_blocks": result["foreign_blocks"],
         "apply_s": result["apply_s"],
     }
-    if newest is not None and newest.result["recovery_point"] == result["recovery_point"]:
-        return {"state": "at the newest recovery point", "lag_s": 0.0, **found}
     lag_s = None
     if newest is not None:
         wanted = datetime.fromisoformat(newest.result["consistent_at"])
         lag_s = (wanted - datetime.fromisoformat(result["consistent_at"])).total_seconds()
+    if (other := doubt(deployment, vnf, site, applied)) is not None:
+        words = f"not known since {other.id}; the next apply reads or finishes the volumes"
+        return {"state": words, "lag_s": lag_s or None, **found}
+    if newest is not None and newest.result["recovery_point"] == result["recovery_point"]:
+        return {"state": "at the newest recovery point", "lag_s": 0.0, **found}
     return {"state": "behind", "lag_s": lag_s, **found}
