@@ -6,6 +6,7 @@ killed, and whatever another does meanwhile.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,20 @@ def test_a_volume_of_another_size_is_replaced(tmp_path: Path) -> None:
     bring(world.hands(), second, world.store)
     assert world.shown_as_good() == at(second)
     assert mine.id not in world.rows
+
+
+def test_a_volume_of_another_type_is_replaced(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    fast = [replace(w, volume_type="fast") for w in second]
+    world.rows[listed(world.listing(), VNF)[SOURCES[1]][0].id]["volume_type"] = "fast"
+    bring(world.hands(), fast, world.store)
+    assert world.shown_as_good() == at(second)
+    assert mine.id not in world.rows
+    assert {row["volume_type"] for row in world.listing()} == {"fast"}
+    before = set(world.rows)
+    bring(world.hands(), fast, world.store)
+    assert set(world.rows) == before
 
 
 @pytest.mark.parametrize("what", ["encrypted", "multiattach"])

@@ -47,6 +47,7 @@ class Standing:
     source: str
     """id of the volume that it stands for"""
     size_gib: int
+    volume_type: str
     status: str
     claim: str
     holds: str | None
@@ -119,6 +120,7 @@ def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
         id=volume["id"],
         source=said.removeprefix(f"{vnf}/"),
         size_gib=int(volume["size"]),
+        volume_type=str(volume.get("volume_type") or ""),
         status=str(volume["status"]),
         claim=claim,
         holds=held_backup(metadata),

@@ -337,7 +337,14 @@ def _chosen(
     h: Hands, want: Want, there: Sequence[Standing]
 ) -> tuple[Standing | None, list[Standing]]:
     """The standing volume of a volume, free, and those that are of no use."""
-    fitting = [s for s in there if s.size_gib == want.size_gib and not s.is_broken]
+    # a failover takes none of another type, as its plan names one
+    fitting = [
+        s
+        for s in there
+        if s.size_gib == want.size_gib
+        and want.volume_type in ("", s.volume_type)
+        and not s.is_broken
+    ]
     useless = [s for s in there if s not in fitting]
     for standing in fitting:
         if (free := freed(h, standing)) is not None:
