@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
-from antipode.errors import Busy, InvalidInput
+from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.vnf import Protection, Vnf
 from antipode.operations import standing as operation
 from antipode.runs import failover, protect, standing, standing_status
 from antipode.runs.standing import StandingRequest, submit_due
 from antipode.store.tables import RunRow
 from tests.unit import samples
+from tests.unit.standingworld import site_of, standing_world
 
 FIRST, SECOND = "20260101T000000Z-aaaaaa", "20260101T010000Z-bbbbbb"
 
@@ -168,6 +169,21 @@ def test_a_point_that_could_not_be_applied_once_more_is_not_said_to_stand(
     assert len(queued(deployment, now=time.time() + standing.AGAIN_S + 1)) == 1
     protected(deployment, SECOND, 2)
     assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 3600.0  # at least
+
+
+def test_what_no_failover_has_taken_can_be_removed_at_the_active_site(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _, _ = standing_world(tmp_path)
+    world.name = "site-a"
+    monkeypatch.setattr(deployment, "site", lambda name, vnf: site_of(world))
+    removed = operation.remove(deployment, "hlr", "site-a")
+    assert (removed["site"], removed["volumes"], removed["left"]) == ("site-a", 2, [])
+    assert world.rows == {}
+    with pytest.raises(NotFound):
+        operation.remove(deployment, "hlr", "nowhere")
+    with pytest.raises(InvalidInput):  # nothing stands anew where it is active
+        operation.request(deployment, "hlr", "site-a", FIRST)
 
 
 def test_volumes_stand_for_the_points_of_one_protection_only() -> None:

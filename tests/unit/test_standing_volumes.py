@@ -398,6 +398,17 @@ def test_all_of_a_standing_volume_is_read_once_a_week(tmp_path: Path) -> None:
     del second
 
 
+def test_what_stands_for_a_volume_that_the_point_has_not_is_named_and_stays(
+    tmp_path: Path,
+) -> None:
+    world, first, second = standing_world(tmp_path)
+    (other, *_) = listed(world.listing(), VNF)[SOURCES[1]]
+    found = bring(world.hands(), second[:1], world.store)
+    assert len(found.left) == 1
+    assert other.id in found.left[0]
+    assert world.shown_as_good() == at([second[0], first[1]])
+
+
 def test_volumes_of_two_vnfs_are_kept_apart(tmp_path: Path) -> None:
     world, first, _ = standing_world(tmp_path)
     other = standing.Hands(**{**vars(world.hands()), "vnf": "hlr2"})

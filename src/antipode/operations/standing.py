@@ -42,6 +42,12 @@ def site_of(deployment: Deployment, vnf: Vnf, site: str | None) -> str:
     return site
 
 
+def _any_site_of(deployment: Deployment, vnf: Vnf, site: str | None) -> str:
+    """The same, or the active site if it is named: what no failover has taken stays there, too."""
+    named = site is not None and site in vnf.sites
+    return str(site) if named else site_of(deployment, vnf, site)
+
+
 def request(deployment: Deployment, name: str, site: str | None, point: str | None) -> RunRow:
     """The run that brings standing volumes to a recovery point, the newest by default; neither
     kept nor begun.
@@ -75,7 +81,7 @@ def volumes(deployment: Deployment, name: str, site: str | None) -> list[Json]:
         SiteUnreachable: the site does not answer.
     """
     vnf = deployment.vnfs.get(name)
-    chosen = site_of(deployment, vnf, site)
+    chosen = _any_site_of(deployment, vnf, site)
     there = listed(deployment.site(chosen, vnf).volumes.volumes(), name)
     return [
         {
@@ -103,7 +109,7 @@ def remove(deployment: Deployment, name: str, site: str | None) -> Json:
         SiteUnreachable: the site does not answer.
     """
     vnf = deployment.vnfs.get(name)
-    chosen = site_of(deployment, vnf, site)
+    chosen = _any_site_of(deployment, vnf, site)
     for row in deployment.runs.open(name):
         kind = find_kind(row.kind)
         if kind is not None and (kind.is_recovery or kind.gives_way):

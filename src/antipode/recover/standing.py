@@ -164,6 +164,12 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
     if not done.problems:
         _forget_snapshots(h, done)
     _remove_retired(h, done)
+    done.left += [
+        f"volume {other.id} stands for {source}, which no standing volume gets from this point"
+        for source, same in there.items()
+        if source not in standing
+        for other in same
+    ]
     return done
 
 
