@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from antipode.cloud.api import ApiError
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
 from antipode.model.standing import CLAIM, HOLDS, RETIRED, released
 from antipode.mover import work
@@ -324,6 +325,22 @@ def test_a_volume_of_another_size_is_replaced(tmp_path: Path) -> None:
     bring(world.hands(), second, world.store)
     assert world.shown_as_good() == at(second)
     assert mine.id not in world.rows
+
+
+def test_a_volume_that_was_extended_is_replaced_where_the_quota_has_no_room_for_both(
+    tmp_path: Path,
+) -> None:
+    world, _, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    world.rows[mine.id]["size"] = 7
+
+    def refuse(what: str) -> None:
+        if what == "before create volume" and len(world.rows) >= 2:
+            raise ApiError("site-b", "POST /volumes", 413, "the quota is exhausted")
+
+    world.fate.on_deed = refuse
+    assert bring(world.hands(), second, world.store).problems == []
+    assert world.shown_as_good() == at(second)
 
 
 def test_a_volume_of_another_type_is_replaced(tmp_path: Path) -> None:

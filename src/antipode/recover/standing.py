@@ -146,12 +146,14 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
     _verify(h, wants, store)
     done = Brought()
     there = listed(h.site.volumes.volumes(), h.vnf)
-    standing: dict[str, Standing] = {}
+    chosen: dict[str, Standing | None] = {}
     for want in wants:
-        chosen, others = _chosen(h, want, there.get(want.source, []))
+        chosen[want.source], others = _chosen(h, want, there.get(want.source, []))
         for other in others:
             _retire(h, other.id)
-        standing[want.source] = chosen or _made(h, want)
+    if None in chosen.values():
+        _remove_retired(h, Brought())  # the quota may have no room for both
+    standing = {w.source: chosen[w.source] or _made(h, w) for w in wants}
     behind = [w for w in wants if standing[w.source].holds != w.backup or _is_due(h, standing, w)]
     if behind:
         kept = _snapshots(h, [(w, standing[w.source]) for w in behind])
