@@ -189,6 +189,29 @@ def test_a_recovery_that_was_killed_anywhere_is_resumed(tmp_path: Path) -> None:
         world.shown_as_good()
 
 
+def test_a_volume_that_cinder_does_not_revert_is_written_instead(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    newest = second[1].chain[-1].stored
+    assert newest is not None
+
+    def lose(what: str) -> None:
+        if what == "before attach":
+            lost.update({k: v for k, v in world.store.held.items() if k.startswith(newest.prefix)})
+            for name in lost:
+                world.store.held.pop(name, None)
+
+    lost: dict[str, bytes] = {}
+    world.fate.on_deed = lose
+    assert len(bring(world.hands(), second, world.store).problems) == 1
+    world.fate.on_deed = lambda what: None
+    world.store.held.update(lost)
+    world.may_revert = False
+    back = Recovering(world, first)
+    made = back.provide()
+    back.must_have(made)
+    assert sorted(back.roads) == ["standing", "written"]
+
+
 def taking(world: World, do: Callable[[], None]) -> None:
     """Do something just before the key of a recovery is set."""
     done: list[str] = []

@@ -113,6 +113,9 @@ def _taken(
         if standing.size_gib != volume.size_gib or standing.is_broken:
             reasons.append(f"{standing.id} has {standing.size_gib} GiB, or is {standing.status}")
             continue
+        if volume.volume_type not in ("", standing.volume_type):  # none of it would be of use
+            reasons.append(f"{standing.id} is of type {standing.volume_type}")
+            continue
         try:
             ready = _ready(h, standing, want, step)
         except Stopped:
@@ -155,6 +158,7 @@ def _ready(h: Hands, standing: Standing, want: Want, step: Step) -> _Ready | Non
             return _Ready(volumes_at_site.revert(h, free), "reverted to its snapshot")
         except ResourceFailed as error:
             step.waits_for(f"{error}; it is written instead")
+            free = volumes_at_site.again(h, free.id)  # its claim is another now
     moved = volumes_at_site.move(h, free, want)
     return _Ready(moved, f"{from_snapshot}, then written" if from_snapshot else "written")
 
