@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from antipode.cloud.api import ApiError
+from antipode.errors import ResourceFailed
 from antipode.model.marks import KEY, RUN, VOLUME
 from antipode.model.plan import VolumePlan
 from antipode.model.source import BackupChain
@@ -210,6 +211,23 @@ def test_a_volume_that_cinder_does_not_revert_is_written_instead(tmp_path: Path)
     made = back.provide()
     back.must_have(made)
     assert sorted(back.roads) == ["standing", "written"]
+
+
+def test_a_recovery_waits_not_for_long_for_a_volume_that_something_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, first, _ = standing_world(tmp_path)
+    for row in world.rows.values():
+        row["status"] = "detaching"
+    waits: list[float] = []
+
+    def wait_for(ids: Sequence[str], timeout_s: float, **how: Any) -> None:
+        waits.append(timeout_s)
+        raise ResourceFailed("it does not settle")
+
+    monkeypatch.setattr(world, "wait_for", wait_for)
+    assert Recovering(world, first).provide() == {}
+    assert max(waits) < 600
 
 
 def taking(world: World, do: Callable[[], None]) -> None:

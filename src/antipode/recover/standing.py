@@ -107,6 +107,8 @@ class Hands:
     now: Callable[[], float] = time.time
     afterwards: Site | None = None
     """the site for what is done though the run is to stop"""
+    settles_s: float = TIMEOUT_S
+    """how long a volume is waited for that something still has"""
 
 
 @dataclass
@@ -225,7 +227,7 @@ def move(h: Hands, standing: Standing, want: Want) -> Standing:
 def freed(h: Hands, standing: Standing) -> Standing | None:
     """A standing volume once nothing writes it any more; None where that cannot be proven."""
     if standing.status in SETTLING:
-        h.site.volumes.watch.wait_for([standing.id], timeout_s=TIMEOUT_S)
+        h.site.volumes.watch.wait_for([standing.id], timeout_s=h.settles_s)
         standing = again(h, standing.id)
     if standing.is_free:
         return standing
@@ -236,7 +238,7 @@ def freed(h: Hands, standing: Standing) -> Standing | None:
         return None
     for attachment in attachments:
         h.site.attachments.delete(attachment)
-    h.site.volumes.watch.wait_for([standing.id], timeout_s=TIMEOUT_S)
+    h.site.volumes.watch.wait_for([standing.id], timeout_s=h.settles_s)
     h.site.volumes.merge_metadata(standing.id, {CLAIM: released(new_claim())})
     return again(h, standing.id)
 

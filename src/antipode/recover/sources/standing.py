@@ -27,6 +27,11 @@ from antipode.recover.standing import CALL_S, TIMEOUT_S, Hands, StandingSteps, W
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
+SETTLES_S = 120.0
+"""How long a recovery waits for a standing volume that something else has: then Cinder restores it,
+and may be faster.
+"""
+
 
 @dataclass(frozen=True)
 class _Ready:
@@ -88,7 +93,7 @@ def _provided(
         if not taken and not there:
             return None
         with r.timeline.step(StandingSteps.TAKE, volume.label) as step:
-            hands = Hands(r.site, r.point.vnf.vnf, mover, r.timeline, r.go_on)
+            hands = Hands(r.site, r.point.vnf.vnf, mover, r.timeline, r.go_on, settles_s=SETTLES_S)
             for earlier in taken:
                 if made := _finished(r, volume, earlier["id"], key):
                     step.result(volume_id=made, road="taken before")
