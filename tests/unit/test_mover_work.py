@@ -5,15 +5,19 @@ are another's.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from antipode.cloud.api import ApiError
+from antipode.cloud.attachments import Attachment
 from antipode.errors import ResourceFailed
 from antipode.model.marks import KEY, VOLUME
 from antipode.model.source import BackupRecord
@@ -264,6 +268,39 @@ def test_a_mover_that_ends_at_once_says_why_for_each_volume(
         ("v", "volume-taken"),
         ("w", "volume-taken"),
     }
+
+
+def test_what_fails_of_a_connection_repeats_no_secret_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Connector:
+        def __init__(self, *args: Any, **more: Any) -> None: ...
+
+        def connect_volume(self, connection: Any) -> Any:
+            raise RuntimeError(f"iscsiadm -v {connection['auth_password']}")
+
+    connector = ModuleType("os_brick.initiator.connector")
+    vars(connector).update(
+        InitiatorConnector=SimpleNamespace(factory=Connector), get_connector_properties=None
+    )
+    monkeypatch.setitem(sys.modules, "os_brick", ModuleType("os_brick"))
+    monkeypatch.setitem(sys.modules, "os_brick.initiator", ModuleType("os_brick.initiator"))
+    monkeypatch.setitem(sys.modules, "os_brick.initiator.connector", connector)
+    found = find_spec("antipode.mover.brick")
+    assert found is not None
+    assert found.loader is not None
+    brick = module_from_spec(found)  # no other part of this process sees it
+    found.loader.exec_module(brick)
+    connection = {"driver_volume_type": "iscsi", "auth_password": "s3cret"}
+    deleted: list[str] = []
+    attachments = SimpleNamespace(
+        create=lambda volume, host: Attachment("a", connection), delete=deleted.append
+    )
+    attached = brick.CinderAttached(SimpleNamespace(attachments=attachments), "", asks_host=False)
+    with pytest.raises(ResourceFailed) as failed, attached("v"):
+        pass
+    assert "s3cret" not in str(failed.value)
+    assert deleted == ["a"]
 
 
 class Stops(Exception):

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from os_brick import exception as brick_errors
 from os_brick.initiator.connector import InitiatorConnector, get_connector_properties
 
 from antipode.cloud.api import ApiError
@@ -97,7 +96,7 @@ class CinderAttached:
 def _brick_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except (brick_errors.BrickException, OSError, ValueError, ImportError) as error:
+    except Exception as error:  # of os-brick, of what it runs, or of a library of the storage
         # the message of an error may repeat the connection, with its secrets
         LOG.debug("%s: %s", what, type(error).__name__)
         raise ResourceFailed(f"{what} ({type(error).__name__})") from None
