@@ -327,6 +327,21 @@ def test_a_volume_of_another_size_is_replaced(tmp_path: Path) -> None:
     assert mine.id not in world.rows
 
 
+def test_snapshots_that_are_refused_leave_none_at_each_try(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+
+    def refuse(what: str) -> None:
+        if what == "before create snapshot" and world.snapshot_rows:
+            raise ApiError("site-b", "POST /snapshots", 413, "the quota is exhausted")
+
+    world.fate.on_deed = refuse
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            bring(world.hands(), second, world.store)
+        assert world.snapshot_rows == {}
+    assert world.shown_as_good() == at(first)
+
+
 def test_a_volume_that_was_extended_is_replaced_where_the_quota_has_no_room_for_both(
     tmp_path: Path,
 ) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
-from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
+from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, Stopped
 from antipode.model.marks import VOLUME, made_by
 from antipode.model.source import BackupRecord
 from antipode.model.standing import (
@@ -411,15 +411,25 @@ def _snapshots(h: Hands, volumes: Sequence[tuple[Want, Standing]]) -> dict[str, 
     if not known:
         return kept
     with h.timeline.step(StandingSteps.SNAPSHOT, h.vnf) as step:
-        begun = {
-            s.id: h.site.volumes.create_snapshot(
-                s.id, f"antipode keeps it for {h.vnf}", {OF_SNAPSHOT: s.id}, CALL_S
+        begun: dict[str, str] = {}
+        try:
+            for standing in known:
+                begun[standing.id] = h.site.volumes.create_snapshot(
+                    standing.id,
+                    f"antipode keeps it for {h.vnf}",
+                    {OF_SNAPSHOT: standing.id},
+                    CALL_S,
+                )
+            h.site.volumes.snapshot_watch.wait_for(
+                list(begun.values()), timeout_s=TIMEOUT_S, tell=step.waits_for
             )
-            for s in known
-        }
-        h.site.volumes.snapshot_watch.wait_for(
-            list(begun.values()), timeout_s=TIMEOUT_S, tell=step.waits_for
-        )
+        except Stopped:
+            raise
+        except AntipodeError:
+            for snapshot in begun.values():  # or each try would leave some, up to the quota
+                with suppress(AntipodeError):
+                    h.site.volumes.delete_snapshot(snapshot)
+            raise
         for standing in known:
             made = begun[standing.id]
             must_be_as(again(h, standing.id), standing)
