@@ -358,6 +358,16 @@ def test_a_volume_that_was_extended_is_replaced_where_the_quota_has_no_room_for_
     assert world.shown_as_good() == at(second)
 
 
+def test_a_volume_that_is_being_deleted_is_not_deleted_again(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    world.rows[mine.id]["status"] = "deleting"
+    world.rows[mine.id]["metadata"][RETIRED] = "1"
+    assert bring(world.hands(), second, world.store).left == []
+    assert mine.id in world.rows
+    assert world.shown_as_good() == at(second)
+
+
 def test_a_volume_of_another_type_is_replaced(tmp_path: Path) -> None:
     world, _, second = standing_world(tmp_path)
     (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]

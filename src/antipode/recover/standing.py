@@ -574,7 +574,7 @@ def _retire(h: Hands, volume: str) -> None:
 def _remove_retired(h: Hands, done: Brought) -> None:
     """Delete the volumes that were retired; what does not go now goes the next time."""
     for volume in h.site.volumes.volumes():
-        if not _is_useless(h, volume):
+        if volume["status"] == "deleting" or not _is_useless(h, volume):
             continue
         for attachment, server in h.site.attachments.of(volume["id"]).items():
             if server is None:
