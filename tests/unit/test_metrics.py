@@ -29,8 +29,8 @@ from antipode.errors import AntipodeError, SiteUnreachable
 from antipode.model.forecast import Forecast
 from antipode.model.readiness import Finding, Level
 from antipode.model.state import VnfState
+from antipode.runs import KINDS, kind_of
 from antipode.runs import forecast as forecasting
-from antipode.runs import kind_of
 from antipode.service import observer as observing
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
@@ -174,7 +174,8 @@ def test_runs_that_have_ended_are_counted_with_their_time_and_bytes(world: World
     world.ended(stored_bytes=None)
     world.ended(state="failed")
     world.ended("failover", rto_s=42.0)
-    assert world.series("antipode_runs_total") == {
+    ended = world.series("antipode_runs_total")
+    assert {labels: many for labels, many in ended.items() if many} == {
         ("protect", "succeeded"): 2,
         ("protect", "failed"): 1,
         ("failover", "succeeded"): 1,
@@ -184,6 +185,14 @@ def test_runs_that_have_ended_are_counted_with_their_time_and_bytes(world: World
     assert world.series("antipode_protect_data_bytes_sum") == {("hlr",): 5 << 20}
     world.observer.look()
     assert world.series("antipode_last_rto_seconds") == {("hlr", "failover"): 42}
+
+
+def test_ended_runs_are_counted_from_zero_on_so_that_the_first_failure_is_an_increase(
+    world: World,
+) -> None:
+    ended = world.series("antipode_runs_total")
+    assert {ended["protect", "failed"], ended["failover", "failed"]} == {0}
+    assert len(ended) == 3 * len(KINDS.names)
 
 
 def test_open_runs_are_shown_by_kind_and_state(world: World) -> None:

@@ -29,11 +29,12 @@ from antipode.model.readiness import Level
 from antipode.model.rpo import rpo
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
-from antipode.runs import protect, standing_status, transitions
+from antipode.runs import KINDS, protect, standing_status, transitions
 from antipode.service.observer import Observed, Observer
 from antipode.store.tables import FreezeRow, LookRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
+RESULTS = ("succeeded", "failed", "aborted")
 DURATION_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 BYTES_BUCKETS = tuple(float(4**power << 20) for power in range(10))
 """1 MiB to 256 GiB."""
@@ -57,6 +58,9 @@ class Metrics(Collector):
             ["kind", "result"],
             registry=self.registry,
         )
+        for kind in KINDS.names:
+            for result in RESULTS:
+                self._ended.labels(kind, result)  # from 0 on: else no rule sees the first
         self._duration = prometheus.Histogram(
             "antipode_protect_duration_seconds",
             "How long protections that succeeded took, from their begin to the recovery point.",
