@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed, ResourceFailed
+from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations.site_check import check_all
 from antipode.protect.quiesced_snapshot import OPTION
+from antipode.runs import protect
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
@@ -67,6 +73,49 @@ def test_members_with_an_agent_are_quiesced_all_the_same(world: World) -> None:
 def test_a_vnf_with_agents_is_labelled_by_what_was_done(world: World) -> None:
     world.here.vnfs.put(accepting("volume"))
     assert world.protect()["consistency"] == "application"
+
+
+def scheduled(world: World, accepted: str, avoided: tuple[int, int], **changes: Any) -> Any:
+    """The result of a run of a schedule that avoids hours from and to so many minutes from now."""
+    hours = [f"{datetime.now(UTC) + timedelta(minutes=m):%H:%M}" for m in avoided]
+    protection = {
+        "option": "quiesced-snapshot",
+        "schedule": {"every": "15m"},
+        "quiesce": {"timeout": "5m", "avoid": "-".join(hours)},
+        "consistency": accepted,
+    }
+    vnf = accepting(accepted, protections=[protection], **changes)
+    state = ProtectedVnf(vnf="v", active_site="site-a", generation=1)
+    row = protect.requested(vnf, state, due_at=time.time() - 1)
+    run = row.id
+    world.a.events.clear()
+    with world.here.claims.begin(row) as claim:
+        execute(world.here, protect.KIND, claim, Unobserved())
+    return world.here.runs.get(run).result
+
+
+def test_no_member_is_quiesced_in_hours_to_avoid_where_that_is_accepted(world: World) -> None:
+    assert scheduled(world, "volume", (-30, 30))["consistency"] == "volume"
+    assert points.read(world.here.vault, "v").consistency == "volume"
+    assert not touched(world, "quiesce")
+
+
+def test_one_volume_alone_is_a_group_in_hours_to_avoid(world: World) -> None:
+    one = [{"server": "front"}]
+    assert scheduled(world, "group", (-30, 30), members=one)["consistency"] == "group"
+    assert not touched(world, "quiesce")
+
+
+def test_members_are_quiesced_in_other_hours(world: World) -> None:
+    assert scheduled(world, "volume", (30, 60))["consistency"] == "application"
+    assert len(touched(world, "quiesce")) == 2
+
+
+def test_what_is_not_accepted_is_not_captured_in_hours_to_avoid(world: World) -> None:
+    for accepted in ("member", "group"):
+        with pytest.raises(PreflightFailed):
+            scheduled(world, accepted, (-30, 30))
+        assert not touched(world, "quiesce", "snapshot")
 
 
 def test_group_is_refused_where_the_volumes_are_in_no_group(world: World) -> None:

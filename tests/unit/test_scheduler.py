@@ -285,6 +285,24 @@ def test_no_run_begins_in_the_hours_that_the_quiesce_avoids_and_none_of_those_wa
     assert host.progress().missed == 0
 
 
+@pytest.mark.parametrize("accepted", ["group", "volume"])
+def test_a_file_that_accepts_members_as_they_run_has_points_in_hours_to_avoid(
+    path: Path, accepted: str
+) -> None:
+    host = Host(path, Clock())
+    protection = {
+        "schedule": {"every": "15m"},
+        "quiesce": {"avoid": "12:10-12:50"},
+        "consistency": accepted,
+    }
+    add(host.deployment, samples.vnf(protections=protection))
+    host.at(1)
+    assert host.at(15) == [15]
+    host.end_all()
+    assert host.at(46) == [45]
+    assert host.progress().missed == 1  # it would have begun a run
+
+
 def test_hours_to_avoid_without_a_schedule_are_refused(tmp_path: Path) -> None:
     from antipode.operations.vnfs import read_file
 

@@ -14,6 +14,8 @@ from antipode.model.topology import Topology
 
 Consistency = Literal["application", "group", "member", "replica", "volume"]
 _STRONGEST_FIRST: tuple[Consistency, ...] = ("application", "group", "member", "replica", "volume")
+OF_RUNNING_MEMBERS: tuple[Consistency, ...] = ("group", "volume")
+"""The labels that a point of members can have which were not quiesced."""
 
 
 def at_best(limit: Consistency, label: Consistency) -> Consistency:

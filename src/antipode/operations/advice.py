@@ -11,13 +11,13 @@ from itertools import pairwise
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError
 from antipode.model.advice import Cost, Facts, Remark, Weight
+from antipode.model.capture import OF_RUNNING_MEMBERS
 from antipode.model.steps import Steps
 from antipode.model.vnf import Vnf
 from antipode.operations import forecasts, inspect
 from antipode.operations.inspect import Look
 from antipode.protect.guest_agents import lacking
 from antipode.protect.option import OPTIONS, Option
-from antipode.protect.quiesced_snapshot.terms import OF_RUNNING_MEMBERS
 from antipode.runs import protect
 from antipode.store.tables import RunRow
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from antipode.errors import InvalidInput
 from antipode.model.advice import Cost, Facts, Remark
 from antipode.model.base import Model
-from antipode.model.capture import Capture, Consistency
+from antipode.model.capture import OF_RUNNING_MEMBERS, Capture, Consistency
 from antipode.model.datastore import StorageAt
 from antipode.model.full_every import DEFAULT_FULL_EVERY, FullEvery
 from antipode.model.schedule import DailyHours
@@ -76,6 +76,8 @@ class Protecting:
     """
     accepts: Consistency | None = None
     """the consistency that a point must have at least; None: whatever can be had"""
+    quiesces: bool = True
+    """whether members that run are quiesced at all: not by a run of a schedule in hours to avoid"""
     full: bool = False
     """whether all bytes are transferred, whatever the other site has already"""
     full_every: FullEvery = DEFAULT_FULL_EVERY
@@ -110,6 +112,9 @@ class Option(ABC):
     captures_unattached: ClassVar[bool] = False
     """whether volumes of no server are captured with the members"""
 
+    captures_as_they_run: ClassVar[bool] = False
+    """whether it heeds `quiesces` of `Protecting`"""
+
     captures_a_part: ClassVar[bool] = True
     """whether members may be left out, which are recovered from those that are captured"""
 
@@ -125,7 +130,7 @@ class Option(ABC):
         return True
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
-        """Hours of the day at which a schedule begins no run; by the schedule's time zone."""
+        """Hours of the day at which a schedule has no member quiesced; by its time zone."""
         return ()
 
     def budget_s(self, settings: Model) -> float | None:
@@ -254,3 +259,24 @@ def avoided_hours(protection: Protection, moment: float) -> DailyHours | None:
     local = protection.schedule.local(moment)
     avoided = OPTIONS.get(protection.option).avoids(settings_of(protection))
     return next((hours for hours in avoided if hours.has(local)), None)
+
+
+def closed_hours(protection: Protection, moment: float) -> DailyHours | None:
+    """The hours that a moment is in, if the schedule begins no run in them: they are to be avoided,
+    and the file accepts no point of members that are captured as they run.
+
+    Args:
+        moment: seconds since the epoch.
+
+    Raises:
+        InvalidInput: as `settings_of`.
+    """
+    return None if may_capture_as_they_run(protection) else avoided_hours(protection, moment)
+
+
+def may_capture_as_they_run(protection: Protection) -> bool:
+    """Whether the file accepts points of members that run and are not quiesced, and its option
+    makes such points.
+    """
+    option = OPTIONS.get(protection.option)
+    return option.captures_as_they_run and protection.consistency in OF_RUNNING_MEMBERS

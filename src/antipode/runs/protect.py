@@ -46,7 +46,14 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition, recovery_words
 from antipode.protect import application_data, base_images, checks, labels, offsite
-from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
+from antipode.protect.option import (
+    OPTIONS,
+    Option,
+    Protecting,
+    avoided_hours,
+    may_capture_as_they_run,
+    settings_of,
+)
 from antipode.protect.partial import Choice, Part, choose
 from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
@@ -268,6 +275,7 @@ class Job:
             at_once=deployment.config.limits.backups,
             stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
             accepts=protection.consistency,
+            quiesces=not _captures_as_they_run(request, protection),
             full=request.full,
             full_every=protection.chain_ends,
             go_on=run.go_on,
@@ -324,6 +332,15 @@ class Job:
                 f"have decided it. These answer: {', '.join(heard)}"
             )
         return state
+
+
+def _captures_as_they_run(request: ProtectRequest, protection: Protection) -> bool:
+    """Whether a run of a schedule is in hours to avoid, and need not wait until they are over."""
+    return (
+        request.due_at is not None
+        and may_capture_as_they_run(protection)
+        and avoided_hours(protection, time.time()) is not None
+    )
 
 
 def _elsewhere(request: ProtectRequest) -> list[str]:
@@ -723,7 +740,7 @@ class Check(ProtectTask):
         """A run of a schedule may have been queued until the hours to avoid have begun."""
         request = self.job.request
         protection = request.vnf.protection(request.option)
-        if request.due_at is None or protection is None:
+        if request.due_at is None or protection is None or not self.job.protecting.quiesces:
             return []
         hours = avoided_hours(protection, time.time())
         return [f"{hours} are hours that its schedule avoids"] if hours else []

@@ -18,7 +18,7 @@ from antipode.errors import AntipodeError, Busy
 from antipode.model.schedule import Schedule
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Protection, Vnf
-from antipode.protect.option import avoided_hours
+from antipode.protect.option import closed_hours
 from antipode.runs import protect
 from antipode.service.definitions import Definitions
 from antipode.service.queue import announce
@@ -56,8 +56,8 @@ class Due:
         return self.at - self.slot - self.delay_s > ON_TIME_S
 
     def is_avoided(self, moment: float) -> bool:
-        """Whether a moment is in the hours that the protection avoids."""
-        return avoided_hours(self.protection, moment) is not None
+        """Whether a moment is in hours in which no run begins."""
+        return closed_hours(self.protection, moment) is not None
 
 
 class Scheduler:
@@ -187,7 +187,7 @@ class Scheduler:
     def _obstacle(self, due: Due) -> str | None:
         """Why no run can be begun now; None if one can."""
         deployment, vnf = self._deployment, due.vnf.vnf
-        if (hours := avoided_hours(due.protection, due.at)) is not None:
+        if (hours := closed_hours(due.protection, due.at)) is not None:
             return f"{hours} ({due.schedule.timezone}) are hours that it avoids"
         if (other := protect.under_way(deployment, vnf)) is not None:
             return f"run {other} has not ended"

@@ -36,6 +36,7 @@ class QuiescedSnapshot(Option):
     captures_members_that_are_off = True
     captures_encrypted = True
     captures_unattached = True
+    captures_as_they_run = True
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         assert isinstance(settings, Settings)

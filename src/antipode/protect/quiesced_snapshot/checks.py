@@ -13,13 +13,13 @@ from antipode.model.topology import Topology
 from antipode.protect import guest_agents, snapshot_quotas, volume_groups
 from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Quiesce
-from antipode.protect.quiesced_snapshot.terms import without_agent
+from antipode.protect.quiesced_snapshot.terms import as_they_run
 
 
 def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
     """Check the quiesce add-on, the guest agents and the quotas for snapshots."""
     site = protecting.site
-    bare = {s.id for s in without_agent(protecting, topology)}
+    bare = {s.id for s in as_they_run(protecting, topology)}
     running = [s for s in topology.servers if not s.is_off and s.id not in bare]
     if running:
         yield from _add_on(site, quiesce)
@@ -29,16 +29,17 @@ def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> It
 
 def warnings(protecting: Protecting, topology: Topology) -> Iterator[str]:
     """What limits the protection and does not keep it from being made."""
-    if bare := without_agent(protecting, topology):
+    if bare := as_they_run(protecting, topology):
         names = ", ".join(s.name for s in bare)
         volumes = topology.volumes
         if len(volumes) > 1 and (
             why_not := volume_groups.standing(protecting.site, volumes).why_not
         ):
             yield f"its volumes are not snapshotted at one moment: {why_not}"
+        why = "no guest agent" if protecting.quiesces else "quiesced in no hours to avoid"
         yield (
-            f"{names}: no guest agent, so they are captured as they run, without being quiesced, as"
-            f" the VNF file accepts ({protecting.accepts})"
+            f"{names}: {why}, so they are captured as they run, without being quiesced, as the VNF"
+            f" file accepts ({protecting.accepts})"
         )
 
 

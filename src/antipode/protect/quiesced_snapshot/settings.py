@@ -17,7 +17,7 @@ class Quiesce(Model):
     budget: Annotated[Seconds, Field(gt=0, le=600)] | None = None
     """How long the quiesce window should last at most; a longer one is reported, and kept."""
     avoid: Hours = Field(default_factory=list)
-    """Hours of the day in which the schedule begins no quiesce window."""
+    """Hours of the day in which the schedule has no member quiesced."""
 
     @model_validator(mode="after")
     def _budget_is_within(self) -> Self:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is particular about one quiesce window: members without a guest agent, and what is made
+"""What is particular about one quiesce window: members that are not quiesced, and what is made
 beside the snapshots.
 """
 
@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from antipode.model.capture import Consistency
+from antipode.model.capture import OF_RUNNING_MEMBERS, Consistency
 from antipode.model.topology import Server, Topology
 from antipode.protect import application_data, guest_agents
 from antipode.protect.option import Protecting
 
-OF_RUNNING_MEMBERS: tuple[Consistency, ...] = ("group", "volume")
-"""The labels that a point of members can have which were not quiesced."""
 Positions = Callable[[float, Callable[[], None]], Mapping[str, str]]
 """Makes positions of data, datastore -> position: within so many seconds, calling the function
 meanwhile, which raises when the window must end.
@@ -53,14 +51,16 @@ class Terms:
 
 def bare_of(p: Protecting, topology: Topology) -> frozenset[str]:
     """The ids of the members that are captured without being quiesced."""
-    return frozenset(s.id for s in without_agent(p, topology))
+    return frozenset(s.id for s in as_they_run(p, topology))
 
 
-def without_agent(p: Protecting, topology: Topology) -> list[Server]:
-    """The members that run and are captured without being quiesced: they have no guest agent, and
-    the operator accepts what that gives.
+def as_they_run(p: Protecting, topology: Topology) -> list[Server]:
+    """The members that run and are captured without being quiesced, where the operator accepts what
+    that gives: all of them in hours to avoid, else those that have no guest agent.
     """
     if p.accepts not in OF_RUNNING_MEMBERS:
         return []
     running = [s for s in topology.servers if not s.is_off]
+    if not p.quiesces:
+        return running
     return guest_agents.lacking(topology.model_copy(update={"servers": running}))

@@ -46,6 +46,7 @@ class Replication(Option):
     transfer = "replication"
     captures_members_that_are_off = True
     captures_a_part = False
+    captures_as_they_run = True
 
     def advise(self, facts: Facts) -> Iterator[Remark]:
         yield from window_remarks(facts)
