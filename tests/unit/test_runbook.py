@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -317,10 +318,21 @@ def test_a_wait_counts_from_its_first_begin_also_in_another_process(
 class Clock:
     def __init__(self, now: float) -> None:
         self._ahead_s = now - time.time()
-        self.sleep = time.sleep
+        self.sleep, self.monotonic = time.sleep, time.monotonic
 
     def time(self) -> float:
         return time.time() + self._ahead_s
+
+
+def test_a_clock_that_was_set_back_makes_no_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = SimpleNamespace(started_at=time.time() + 86400)
+    monkeypatch.setattr(actions, "kept_of", lambda *_: [begun])
+    patience = iter(range(3))
+    occasion: Any = SimpleNamespace(run=SimpleNamespace(go_on=lambda: next(patience)))
+    under_way: Any = SimpleNamespace(waits_for=lambda _: None)
+    actions._wait(
+        occasion, RunbookStep.model_validate(step("settle", before="all", wait=0.01)), under_way
+    )
 
 
 def test_a_run_waits_for_an_answer_that_may_come_from_another_process(world: World) -> None:

@@ -98,9 +98,10 @@ def kept_of(run: Run, step: RunbookStep) -> list[Any]:
     ]
 
 
-def pause(run: Run, until: float) -> None:
-    """Wait until a moment (seconds since the epoch), or the run must stop."""
-    while (left := until - time.time()) > 0:
+def pause(run: Run, for_s: float) -> None:
+    """Wait for so many seconds, whatever is done to the clock meanwhile, or the run must stop."""
+    until = time.monotonic() + for_s
+    while (left := until - time.monotonic()) > 0:
         run.go_on()
         time.sleep(min(LOOK_S, left))
 
@@ -111,7 +112,8 @@ def _wait(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
     earlier = [kept.started_at for kept in kept_of(occasion.run, step)]
     begun = min(earlier, default=time.time())
     under_way.waits_for(f"{step.wait:g} s to pass")
-    pause(occasion.run, begun + step.wait)
+    # where the clock was set back since, no longer than a wait that begins
+    pause(occasion.run, min(step.wait, begun + step.wait - time.time()))
 
 
 def _ask(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:

@@ -6,7 +6,6 @@ again; one whose process was killed in the middle of it is.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -189,4 +188,4 @@ def do(occasion: Occasion, step: RunbookStep) -> None:
             if not left:
                 raise
             LOG.warning("%s; it is tried again, up to %d times", error, left)
-            pause(run, time.time() + RETRY_S)
+            pause(run, RETRY_S)
