@@ -188,11 +188,20 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(
         make_plan(point, there.site)
 
 
+NEVER_IMPORTED = {
+    "volume_id": NO_VOLUME,
+    "status": "error",
+    "parent_id": None,
+    "container": None,
+}
+"""What the failed import of a record leaves that was not known at the site before."""
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_a_failed_import_has_left_is_removed_and_the_record_is_imported_again(
     point: RecoveryPoint, there: FakeCloud, number: int
 ) -> None:
-    failed = {**A_BACKUP, "volume_id": NO_VOLUME, "status": "error", "parent_id": None}
+    failed = {**A_BACKUP, **NEVER_IMPORTED}
     records = [r for r in point.backups.values() if r.volume_id == "db-root"][:number]
     for record in records:
         there.backups[record.id] = {**failed, "id": record.id}
@@ -213,6 +222,20 @@ def test_a_backup_in_error_that_was_imported_before_is_not_removed(
     with pytest.raises(ResourceFailed):
         imported(there, point, "db")
     assert there.backups[record.id] is known
+
+
+def test_what_is_left_of_a_record_that_was_known_there_before_is_not_removed(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    record = next(r for r in point.backups.values() if r.volume_id == "db-root")
+    # Cinder revives its row, with its container and prefix: a deletion would take the data
+    revived = {**A_BACKUP, **NEVER_IMPORTED, "id": record.id, "container": "backups"}
+    there.backups[record.id] = revived
+    with pytest.raises(PreflightFailed, match=record.id):
+        make_plan(point, there.site)
+    with pytest.raises(ResourceFailed):
+        imported(there, point, "db")
+    assert there.backups[record.id] is revived
 
 
 def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(

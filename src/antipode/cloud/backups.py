@@ -23,8 +23,13 @@ NO_VOLUME = "00000000-0000-0000-0000-000000000000"
 def was_never_imported(backup: Json) -> bool:
     """Whether the import of a record has failed: what is left has no service, and Cinder deletes
     nothing in the store with it (cinder/backup/manager.py, `delete_backup`).
+
+    A record that was deleted before keeps its service, container and prefix when it is imported
+    again (cinder/backup/api.py, `_get_import_backup`): with it Cinder would delete the data. Its
+    container tells it from one that was never known there.
     """
-    return backup["volume_id"] == NO_VOLUME and str(backup["status"]).startswith("error")
+    is_failed = backup["volume_id"] == NO_VOLUME and str(backup["status"]).startswith("error")
+    return is_failed and not backup["container"]
 
 
 class Backups:

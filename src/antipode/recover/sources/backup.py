@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from antipode.cloud.api import ApiError, Json
-from antipode.cloud.backups import was_never_imported
+from antipode.cloud.backups import NO_VOLUME, was_never_imported
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed, Stalled
 from antipode.model.marks import BLANK, marks, words
@@ -75,7 +75,13 @@ class FromBackups(VolumeProvider):
             backup = known.get(record.id)
             if backup is None or was_never_imported(backup):
                 continue
-            if backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
+            if backup["volume_id"] == NO_VOLUME and backup["status"].startswith("error"):
+                yield (
+                    f"backup {record.id} was deleted at {site.name} before, and its import has"
+                    " failed. Do not delete it: Cinder would delete its data with it. Have an"
+                    " administrator mark it as deleted in Cinder's database, then try again"
+                )
+            elif backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
                 yield (
                     f"a backup with id {record.id} exists at {site.name} already, and is of"
                     f" another volume ({backup['volume_id']})"

@@ -344,7 +344,8 @@ class Backups(Part):
             {"backups": 1, "backup_gigabytes": record["size"]},
         )
         unknown = "00000000-0000-0000-0000-000000000000"
-        backup = self._backups.keep(self._blank(record["id"], call, unknown, record["size"]))
+        blank = self._blank(record["id"], call, unknown, record["size"]) | {"container": None}
+        backup = self._backups.keep(blank)
         self._storage.start(self._take_over(backup, wanted["backup_service"], record))
         return {"backup": {"id": backup["id"], "name": None, "links": []}}
 
