@@ -216,3 +216,13 @@ def test_a_replica_that_cannot_be_demoted_in_the_end_is_named(replicated: Replic
     record = take_heads(replicated)
     assert len([w for w in record["left"] if "writable still" in w]) == 3
     assert replicated.pools.promoted == IMAGES
+
+
+def test_replicas_are_demoted_though_a_volume_still_rests_on_one(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    world.b.before = fails_at("separate ", after=2)
+    record = take_heads(replicated)
+    assert replicated.pools.promoted < IMAGES, "the others are demoted all the same"
+    writable = [w for w in record["left"] if "writable still" in w]
+    assert len(writable) == len(replicated.pools.promoted) == 1

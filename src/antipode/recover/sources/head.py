@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from antipode.errors import AntipodeError, Stopped
 from antipode.model.point import RecoveryPoint
 from antipode.recover import heads
 from antipode.recover.recovery import Recovery
@@ -25,8 +26,14 @@ class FromHeads(FromReplicatedStates):
         yield from back_ends_down(point, site)
 
     def settle(self, recovery: Recovery) -> list[str]:
-        left = super().settle(recovery)
-        return left or heads.settled(recovery)
+        try:
+            left = super().settle(recovery)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            left = [str(error)]
+        # whatever is left: a replica that stays writable is a second original
+        return [*left, *heads.settled(recovery)]
 
 
 PROVIDER = FromHeads()
