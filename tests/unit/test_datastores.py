@@ -315,10 +315,30 @@ def test_a_replica_is_promoted_by_force_only_where_its_original_cannot_be_asked(
     answers(plain).promote("v")
     assert calls(tmp_path) == ["info volumes/v", "mirror image promote volumes/v"]
     answers({"info volumes/v": [0, PRIMARY, ""]}).promote("v")
-    refused = {**plain, "mirror image promote volumes/v": [16, None, "image is primary elsewhere"]}
+    refused = {
+        **plain,
+        "mirror image promote volumes/v": [16, None, "image is primary elsewhere"],
+        STATUS: [0, {"images": [mirrored("v", "down+replaying", REPLAYING)]}, ""],
+    }
     with pytest.raises(ResourceFailed):  # this one refuses it by force as well
         answers(refused).promote("v")
-    assert calls(tmp_path)[-2:] == ["mirror image promote volumes/v"] * 2
+    promote = "mirror image promote volumes/v"
+    assert calls(tmp_path)[-3:] == [promote, STATUS, promote]
+
+
+def test_a_replica_to_which_the_demotion_of_its_original_has_not_come_is_not_forced(
+    answers: Answers, tmp_path: Path
+) -> None:
+    """Its first synchronisation may have been interrupted: it says the same then."""
+    demoted = mirrored("v", "up+unknown", "remote image is not primary")
+    said = {
+        "info volumes/v": [0, REPLICA, ""],
+        "mirror image promote volumes/v": [16, None, "demotion is not propagated yet"],
+        STATUS: [0, {"images": [demoted]}, ""],
+    }
+    with pytest.raises(ResourceFailed, match="demoted"):
+        answers(said).promote("v")
+    assert calls(tmp_path).count("mirror image promote volumes/v") == 1
 
 
 def test_a_kept_head_is_protected_once_and_dropped_once(answers: Answers, tmp_path: Path) -> None:

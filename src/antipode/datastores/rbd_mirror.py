@@ -36,6 +36,8 @@ NO_SUCH, BUSY, EXISTS = 2, 16, 17
 _BY_SNAPSHOTS = (
     "mirrored by snapshots: it lists states before their bytes are there, so it needs journals"
 )
+_DEMOTED = "remote image is not primary"
+"""How rbd-mirror describes a replica whose original was demoted."""
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 Json = Any
@@ -188,6 +190,7 @@ class RbdMirror(PromotableStorage):
             return
         ended = self._run("mirror", "image", "promote", self._spec(image))
         if ended.code == BUSY:  # the other cluster has not demoted its own, or is gone
+            self._must_not_be_behind(image)
             ended = self._run("mirror", "image", "promote", "--force", self._spec(image))
         self._must_have_succeeded(ended, f"promote image {image}")
 
@@ -214,6 +217,23 @@ class RbdMirror(PromotableStorage):
     def follow(self, image: str) -> None:
         self.demote(image)
         self._do("mirror", "image", "resync", self._spec(image))
+
+    def _must_not_be_behind(self, image: str) -> None:
+        """See that force does not make an original of a replica to which a demotion has not come:
+        what lies before that is missing. It may be half of an image, as rbd-mirror says the same
+        of one whose first synchronisation was interrupted.
+
+        Raises:
+            ResourceFailed: the original was demoted, and the replica has not followed it to its
+                end.
+        """
+        listed = {i["name"]: i for i in self._pool_status("--verbose").get("images", [])}
+        if str(listed.get(image, {}).get("description") or "") == _DEMOTED:
+            raise ResourceFailed(
+                f"{self.label}: the original of image {image} was demoted, and what was written"
+                " before that has not all arrived. Promote the original again, and wait until the"
+                " image follows it; or recover from the recovery point, without --newest-heads"
+            )
 
     def _mirroring(self, image: str) -> Json:
         return self._info(image).get("mirroring", {})
@@ -334,7 +354,7 @@ def _unfit(status: Json | None) -> str | None:
     state, progress = str(status.get("state", "")), str(status.get("description") or "")
     if "snapshot_timestamp" in progress:
         return _BY_SNAPSHOTS
-    is_promoted = progress in ("local image is primary", "remote image is not primary")
+    is_promoted = progress in ("local image is primary", _DEMOTED)
     is_whole = is_promoted or state.partition("+")[2] == "replaying"
     return None if is_whole else f"it is {state} ({progress}), and may be half of an image"
 
