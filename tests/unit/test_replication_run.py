@@ -456,6 +456,33 @@ def test_an_old_copy_stays_whole_while_a_state_of_it_is_in_use(replicated: Repli
     assert (world.a.servers, world.a.volumes) == ({}, {})
 
 
+def test_points_of_an_old_copy_stay_while_no_newer_one_can_be_recovered_from(
+    replicated: Replicated,
+) -> None:
+    world = moved(replicated)
+    former, servers = points.list_ids(world.here.vault, "v"), set(world.a.servers)
+    states = list(replicated.newest().states)
+    removed = {i: world.b.snapshots.pop(i) for i in states}
+    with pytest.raises(PreflightFailed, match="none can be recovered from"):
+        removal(world)
+    assert points.list_ids(world.here.vault, "v") == former
+    assert set(world.a.servers) == servers and world.a.snapshots
+    world.b.snapshots |= removed
+    removal(world)
+    assert world.a.servers == {}
+
+
+def test_a_state_stays_while_the_active_site_does_not_say_what_rests_on_it(
+    replicated: Replicated,
+) -> None:
+    world = moved(replicated)
+    there = set(world.a.snapshots)
+    replicated.pools.dead.add("site-b")
+    with pytest.raises(ResourceFailed, match="unknown"):
+        removal(world)
+    assert set(world.a.snapshots) == there and world.a.servers
+
+
 def test_preparing_twice_begins_replication_once(replicated: Replicated) -> None:
     for _ in range(2):
         found = datastores.prepare(replicated.world.here, "v", awaits=True, tell=lambda what: None)

@@ -394,17 +394,25 @@ def _end_points(run: Run, standing: Standing, site: Site, found: Holdings) -> li
 
     Raises:
         Busy: a run uses such a point.
+        PreflightFailed: no newer point can be recovered from.
         AntipodeError: as `expiry.finish`; nothing of the copy is removed.
     """
     if not _snapshots_of(site, found.volumes):
         return []
     state = standing.state
     work = expire.expiry_of(run, run.deployment.vnfs.get(run.vnf))
-    going = [
-        e.point.id
-        for e in expiry.standing(work)
-        if _rests_on(e.point, state, site.name, found.volumes)
-    ]
+    there = expiry.standing(work)
+    going = [e.point.id for e in there if _rests_on(e.point, state, site.name, found.volumes)]
+    newer = [e.point for e in there if e.trusted and e.point.generation >= state.generation]
+    if going and not expiry.recoverable(work, state.active_site, newer):
+        raise PreflightFailed(
+            f"a removal of the old copy of {state.vnf}",
+            [
+                f"{len(going)} recovery points go with it, and of those that were made since"
+                f" {state.vnf} is active at {state.active_site} none can be recovered from: their"
+                f" backups or states are gone. Protect it first: antipode protect {state.vnf}"
+            ],
+        )
     for point, user in work.users().items():
         if point in going:
             raise Busy(f"recovery point {point} of {run.vnf} is used by {user}")

@@ -250,7 +250,7 @@ class _Recoverable:
     def of(self, found: Collection[RecoveryPoint]) -> list[RecoveryPoint]:
         """Those of the points."""
         if unknown := [p for p in found if p.id not in self._asked]:
-            whole = _recoverable(self._expiry, self._active, unknown)
+            whole = recoverable(self._expiry, self._active, unknown)
             self._asked |= {p.id for p in unknown}
             self._gone |= {p.id for p in unknown} - {p.id for p in whole}
         return [p for p in found if p.id not in self._gone]
@@ -344,11 +344,14 @@ def _only(seen: Iterable[Seen], signed: Iterable[RecoveryPoint]) -> list[Seen]:
     return [p for p in seen if not p.trusted or p.dated.id in ids]
 
 
-def _recoverable(
+def recoverable(
     expiry: Expiry, active: str, found: Collection[RecoveryPoint]
 ) -> list[RecoveryPoint]:
-    """The points without those that sites have lost backups or images of: deleted by hand, or with
-    a point that was put back into the vault since.
+    """The points without those that sites have lost backups, images or states of: deleted by hand,
+    or with a point that was put back into the vault since.
+
+    Args:
+        active: the site where the VNF is active.
     """
     gone = _without_backups(expiry, active, found) | _without_images(expiry, found)
     gone |= _without_base_images(expiry, found) | _without_states(expiry, found)
@@ -965,7 +968,7 @@ def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
         doomed = work.states(home)
         if not (doomed or work.damaged):
             continue
-        left = replication.states_in_use(doomed, expiry.site)
+        left = replication.states_in_use(doomed, expiry.site, active)
         try:
             site = expiry.site(home)
         except NotFound as error:

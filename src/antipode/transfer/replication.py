@@ -124,12 +124,16 @@ TRANSFER = ByReplication()
 
 
 def states_in_use(
-    states: Mapping[str, ReplicatedState], connect: Callable[[str], Site]
+    states: Mapping[str, ReplicatedState], connect: Callable[[str], Site], active: str
 ) -> dict[str, str]:
     """The states on which images rest at sites that answer: snapshot id -> which images, in words.
 
     A site that does not answer may be gone for good, and holds up nothing. One whose storage this
-    host cannot ask holds up all of it.
+    host cannot ask holds up all of it, and so does the active site: the volumes of the VNF may rest
+    on the states.
+
+    Args:
+        active: the site where the VNF is active.
     """
     found: dict[str, str] = {}
     places = sorted({(site, s.storage) for s in states.values() for site in s.sites})
@@ -141,9 +145,10 @@ def states_in_use(
                 of_image = {s.state: i for i, s in here.items() if s.image == image}
                 for state, clones in there.clones_of(image, of_image).items():
                     found[of_image[state]] = f"{', '.join(clones)} at {name} rests on it"
-        except (NotFound, SiteUnreachable) as error:
-            LOG.warning("whether anything at %s rests on states is unknown: %s", name, error)
-        except (InvalidInput, ResourceFailed) as error:
+        except (InvalidInput, NotFound, ResourceFailed, SiteUnreachable) as error:
+            if name != active and isinstance(error, NotFound | SiteUnreachable):
+                LOG.warning("whether anything at %s rests on states is unknown: %s", name, error)
+                continue
             found |= dict.fromkeys(here, f"whether an image rests on it is unknown: {error}")
     return found
 
