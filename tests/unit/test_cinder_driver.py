@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from antipode.datastores import cinder, of_volumes, opened
 from antipode.datastores.cinder import ByCinder
 from antipode.errors import InvalidInput, ResourceFailed
 from antipode.model.datastore import Health, StorageAt
+from antipode.operations import datastore_switch
+from antipode.operations.datastore_switch import Planned
 
 HOST = "cinder-a@array"
 
@@ -189,3 +192,33 @@ def test_what_cinder_would_refuse_is_not_asked_for(array: Array, status: Any) ->
 def test_no_recovery_point_is_made_of_it(array: Array) -> None:
     with pytest.raises(InvalidInput, match="has arrived"):
         of_volumes(driver(array))
+
+
+def test_what_has_changed_since_a_switch_was_confirmed_keeps_it_from_being_done(
+    array: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array.has("v")
+    storage, here = driver(array), SimpleNamespace(runs=SimpleNamespace(open=lambda name: []))
+    look = storage.look(["v"], back=False)
+    planned = Planned("hlr", "disks", "site-a", storage, ["v"], ["db"], look, back=False)
+
+    def prepare(*_: Any, back: bool) -> Planned:
+        return replace(planned, switch=storage.look(["v"], back=back))
+
+    def members_are_on(*_: Any, back: bool) -> Planned:
+        raise ResourceFailed(f"db is on, back: {back}")
+
+    monkeypatch.setattr(datastore_switch, "prepare", members_are_on)
+    with pytest.raises(ResourceFailed):
+        datastore_switch.switch(here, planned, loses_others=True)  # type: ignore[arg-type]
+    monkeypatch.setattr(datastore_switch, "prepare", prepare)
+    array.has("of-others")
+    with pytest.raises(InvalidInput, match="of-others"):
+        datastore_switch.switch(here, planned, loses_others=True)  # type: ignore[arg-type]
+    array.all[-1]["replication_status"] = "disabled"
+    with pytest.raises(InvalidInput, match="of-others"):
+        datastore_switch.switch(here, planned, loses_others=True)  # type: ignore[arg-type]
+    assert array.calls == []
+    array.all.pop()
+    datastore_switch.switch(here, planned, loses_others=False)  # type: ignore[arg-type]
+    assert array.calls == [f"{HOST} b"]

@@ -75,13 +75,22 @@ def switch(deployment: Deployment, planned: Planned, *, loses_others: bool) -> N
 
     Raises:
         Busy: a run of the VNF has begun.
-        InvalidInput: volumes would be lost, and may not be.
-        ResourceFailed: Cinder has refused it, or it has failed.
+        InvalidInput: volumes would be lost, and may not be, or were not in the plan.
+        ResourceFailed: members are on by now, Cinder has refused it, or it has failed.
     """
-    if planned.switch.lost and not loses_others and not planned.switch.is_done:
+    # the operator may have taken long to confirm it
+    now = prepare(deployment, planned.vnf, planned.datastore, back=planned.back).switch
+    seen = planned.switch
+    new = {*now.others} - {*seen.others, *seen.lost} | {*now.lost} - {*seen.lost}
+    if new:
+        raise InvalidInput(
+            f"{planned.storage.label}: {'; '.join(sorted(new))} would be switched, too, or would be"
+            " lost, which was not in the plan; plan again"
+        )
+    if now.lost and not loses_others and not now.is_done:
         raise InvalidInput(
             f"{planned.storage.label}: Cinder puts volumes that have no copy into error:"
-            f" {'; '.join(planned.switch.lost)}. Move them first, or say --lose-others"
+            f" {'; '.join(now.lost)}. Move them first, or say --lose-others"
         )
     planned.storage.switch(
         back=planned.back, go_on=lambda: _must_be_at_rest(deployment, planned.vnf)
