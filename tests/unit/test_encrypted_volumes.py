@@ -237,6 +237,15 @@ def test_a_change_of_the_type_begins_a_new_chain(keyed: Keyed) -> None:
     assert len(keyed.newest().chain(VOLUME)) == 1
 
 
+def test_a_change_of_the_key_begins_a_new_chain(keyed: Keyed) -> None:
+    """Older points of the chain would be imported with the new key, and could not be opened."""
+    keyed.world.protect()
+    keyed.world.a.volumes[VOLUME]["encryption_key_id"] = "key-2"
+    keyed.keys["site-a"].secrets["key-2"] = ("", b"n" * 32)
+    keyed.world.protect()
+    assert len(keyed.newest().chain(VOLUME)) == 1
+
+
 def test_a_key_goes_with_the_last_point_that_names_it_and_no_other_secret_does(
     keyed: Keyed,
 ) -> None:

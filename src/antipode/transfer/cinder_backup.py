@@ -419,15 +419,21 @@ def _of_another_type(
     topology: Topology, previous: Mapping[str, RecoveryPoint], keys: Mapping[str, VolumeKey]
 ) -> dict[str, str]:
     """The volumes whose chain is of another encrypted type, or of none: Cinder compares the type of
-    each backup of a chain when it restores one.
+    each backup of a chain when it restores one. And those whose chain has another key, as after a
+    retype there and back: all records of a chain are imported with one.
     """
     earlier = _keys(previous)
     types = {v.id: (earlier.get(v.id), keys.get(v.id)) for v in topology.volumes}
     return {
-        v: "its volume is of another encrypted type than before"
+        v: "its volume is of another encrypted type, or has another key, than before"
         for v, (was, now) in types.items()
-        if v in previous and (was and was.type_id) != (now and now.type_id)
+        if v in previous and _chain_of(was) != _chain_of(now)
     }
+
+
+def _chain_of(key: VolumeKey | None) -> tuple[str, str] | None:
+    """What all backups of a chain have in common."""
+    return None if key is None else (key.type_id, key.key_id)
 
 
 def _with_keys(made: Transferred, keys: Mapping[str, VolumeKey]) -> Transferred:
