@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud.api import ApiError
+from antipode.cloud.backups import NO_VOLUME
 from antipode.cloud.keys import NO_KEY
 from antipode.cloud.site import Site
 from antipode.engine.timeline import Unobserved
@@ -23,6 +24,7 @@ from antipode.operations.failover import prepare
 from antipode.operations.protect import protect
 from antipode.recover.sources import encrypted
 from antipode.vault import points
+from tests.unit.fakecloud import A_BACKUP
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
 
@@ -205,6 +207,17 @@ def test_a_kept_key_that_is_gone_is_in_the_plan(keyed: Keyed) -> None:
     with pytest.raises(PreflightFailed) as caught:
         prepare(keyed.world.here, "v", "site-b", None)
     assert any("gone" in problem for problem in caught.value.problems)
+
+
+def test_a_kept_key_that_is_gone_is_in_the_plan_though_an_import_has_failed(keyed: Keyed) -> None:
+    keyed.world.protect()
+    (record,) = keyed.newest().chain(VOLUME)[-1:]
+    failed = {"volume_id": NO_VOLUME, "status": "error"}
+    keyed.world.b.backups[record.id] = {**A_BACKUP, "id": record.id, **failed}
+    prepare(keyed.world.here, "v", "site-b", None)
+    keyed.keys["site-b"].secrets.clear()
+    with pytest.raises(PreflightFailed, match="is gone"):
+        prepare(keyed.world.here, "v", "site-b", None)
 
 
 def test_a_plain_volume_is_not_planned_into_an_encrypted_type(keyed: Keyed) -> None:

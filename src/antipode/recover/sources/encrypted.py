@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError
-from antipode.cloud.backups import NO_VOLUME, read_record
+from antipode.cloud.backups import NO_VOLUME, read_record, was_never_imported
 from antipode.model.plan import RestoreWay
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import BackupChain, BackupRecord, VolumeKey, VolumeSource
@@ -93,7 +93,11 @@ def _missing_keys(
     key: VolumeKey,
     known: Mapping[str, dict[str, object]],
 ) -> Iterator[str]:
-    new = [r for r in point.chain(volume) if r.id not in known]
+    new = [
+        r
+        for r in point.chain(volume)
+        if (there := known.get(r.id)) is None or was_never_imported(there)
+    ]
     if new and not (secret := key.kept.get(site.name)):
         yield (
             f"the key of encrypted volume {volume} is not kept at {site.name}, which did not answer"
