@@ -211,6 +211,25 @@ def test_what_a_failed_import_has_left_is_removed_and_the_record_is_imported_aga
     assert {there.backups[r.id]["volume_id"] for r in records} == {"db-root"}
 
 
+def test_a_failed_import_on_which_imported_increments_rest_is_in_the_plan(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    base, increment = [r for r in point.backups.values() if r.volume_id == "db-root"][:2]
+    failed = {"volume_id": NO_VOLUME, "status": "error", "has_dependent_backups": True}
+    there.backups[base.id] = {**A_BACKUP, "parent_id": None, **failed, "id": base.id}
+    there.backups[increment.id] = {
+        **A_BACKUP,
+        "id": increment.id,
+        "volume_id": "db-root",
+        "parent_id": base.id,
+    }
+    with pytest.raises(PreflightFailed, match=base.id):
+        make_plan(point, there.site)
+    with pytest.raises(ResourceFailed, match="another chain"):
+        imported(there, point, "db")
+    assert {base.id, increment.id} <= set(there.backups)
+
+
 def test_a_backup_in_error_that_was_imported_before_is_not_removed(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:

@@ -32,6 +32,11 @@ def was_never_imported(backup: Json) -> bool:
     return is_failed and not backup["container"]
 
 
+def has_increments(backup: Json) -> bool:
+    """Whether increments of a backup are known, by which Cinder does not delete it."""
+    return bool(backup.get("has_dependent_backups"))
+
+
 class Backups:
     def __init__(self, api: Api) -> None:
         """`api` is Cinder's, its microversion negotiated (by Volumes)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from antipode.cloud.api import ApiError, Json
-from antipode.cloud.backups import NO_VOLUME, was_never_imported
+from antipode.cloud.backups import NO_VOLUME, has_increments, was_never_imported
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed, Stalled
 from antipode.model.marks import BLANK, marks, words
@@ -73,9 +73,12 @@ class FromBackups(VolumeProvider):
         known = {b["id"]: b for b in site.backups.backups()}
         for record in point.backups.values():
             backup = known.get(record.id)
-            if backup is None or was_never_imported(backup):
+            if backup is None:
                 continue
-            if backup["volume_id"] == NO_VOLUME and backup["status"].startswith("error"):
+            if was_never_imported(backup):
+                if has_increments(backup):
+                    yield records.cannot_be_imported(site, record)
+            elif backup["volume_id"] == NO_VOLUME and backup["status"].startswith("error"):
                 yield (
                     f"backup {record.id} was deleted at {site.name} before, and its import has"
                     " failed. Do not delete it: Cinder would delete its data with it. Have an"

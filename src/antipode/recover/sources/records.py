@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from antipode.cloud.api import ApiError
-from antipode.cloud.backups import was_never_imported
+from antipode.cloud.backups import has_increments, was_never_imported
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.source import BackupRecord, VolumeKey
@@ -23,7 +23,8 @@ TIMEOUT_S = 600.0
 REMEDY = (
     "See that cinder-backup has the same driver and container at both sites, then resume the run:"
     " a record whose import has failed has no data, and is removed and imported again. One that"
-    " stays creating as cinder-backup has died: openstack volume backup set --state error BACKUP"
+    " stays creating as cinder-backup has died: start that and wait a minute first, as it may yet"
+    " import the record; if it does not: openstack volume backup set --state error BACKUP"
 )
 _SHARED = threading.Lock()
 """Held while records are imported that several servers rest on: Cinder may take two requests for
@@ -87,8 +88,20 @@ def _remove(site: Site, record: BackupRecord) -> None:
     """Remove what a failed import has left, unless another host has imported it meanwhile."""
     now = Found(site).backup(record.id)
     if now is not None and was_never_imported(now):
+        if has_increments(now):
+            raise ResourceFailed(cannot_be_imported(site, record))
         site.backups.delete_backup(record.id)
         site.backups.watch.wait_gone([record.id], timeout_s=TIMEOUT_S)
+
+
+def cannot_be_imported(site: Site, record: BackupRecord) -> str:
+    """Why a record whose import has failed stays so, in a sentence."""
+    return (
+        f"the import of backup {record.id} has failed at {site.name}, and increments that rest on"
+        " it were imported: Cinder deletes it no more, and imports no record that it has. Take a"
+        " recovery point of another chain, or recover at another site; the next full backup begins"
+        " a new chain"
+    )
 
 
 def _import(site: Site, record: BackupRecord, key: VolumeKey | None) -> None:
