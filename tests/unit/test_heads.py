@@ -17,6 +17,7 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.resume import resume
 from antipode.operations.shown import failover as shown
+from antipode.recover import heads
 from antipode.runs.failover_checks import Accepted
 from tests.unit.test_durable_runs import world
 from tests.unit.test_replication_run import Replicated, replicated
@@ -207,6 +208,17 @@ def test_a_vnf_without_replicated_volumes_has_no_heads(replicated: Replicated) -
     with pytest.raises(InvalidInput):
         take_heads(replicated)
     assert replicated.events("site-b") == []
+
+
+def test_heads_that_are_not_known_are_not_planned(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that answers a moment later does not make it right: nothing would be promoted."""
+    replicated.world.protect()
+    monkeypatch.setattr(heads, "seen", lambda point, site: [])
+    with pytest.raises(PreflightFailed, match="not known"):
+        prepare(replicated.world.here, "v", "site-b", None, HEADS)
+    prepare(replicated.world.here, "v", "site-b", None)
 
 
 def test_a_replica_that_cannot_be_demoted_in_the_end_is_named(replicated: Replicated) -> None:

@@ -125,6 +125,11 @@ class _Planner:
         found_heads = heads.seen(self._point, self._site) if self._beside is None else []
         if self._point.takes_heads:
             self.warnings += heads.warnings(found_heads, self._point)
+            if not found_heads:
+                self.problems.append(
+                    f"what has arrived of the volumes at {self._site.name} is not known now, so"
+                    " nothing is promoted: plan again, or leave --newest-heads out"
+                )
         self._references = {f"{DATASTORE}{d.name}": d.reference for d in data}
         servers = [
             self._server(server, member, sorted(names[p] for p in before[member.server]))
