@@ -274,3 +274,26 @@ def test_a_key_goes_with_the_last_point_that_names_it_and_no_other_secret_does(
     delete(keyed.world.here, plan_deletion(keyed.world.here, "v", going), Unobserved())
     assert not there.is_there(key.kept["site-b"]) and there.is_there("somebody's")
     assert there.named("antipode:v:key-2")
+
+
+def test_a_key_that_must_not_be_deleted_is_named_and_holds_up_nothing(
+    keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed.world.protect()
+    (key,) = encrypted.keys_of(keyed.newest()).values()
+    here, there, first = keyed.world.here, keyed.keys["site-b"], keyed.newest().id
+    keyed.world.a.volumes[VOLUME]["encryption_key_id"] = "key-2"
+    keyed.keys["site-a"].secrets["key-2"] = ("", KEY)
+    keyed.world.protect()
+    going = [p for p in points.list_ids(here.vaults(), "v") if p <= first]
+
+    def refuse(secret_id: str) -> None:
+        raise ApiError("site-b", f"DELETE key-manager/secrets/{secret_id}", 403, "Forbidden")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(there, "delete", refuse)
+        record = delete(here, plan_deletion(here, "v", going), Unobserved())
+    assert [left for left in record["left"] if "Forbidden" in left]
+    assert there.is_there(key.kept["site-b"])
+    delete(here, plan_deletion(here, "v", [first]), Unobserved())
+    assert not there.is_there(key.kept["site-b"])

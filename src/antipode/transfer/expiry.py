@@ -19,7 +19,7 @@ from functools import cache, cached_property, partial
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.images import why_not_whole
 from antipode.cloud.site import Site
 from antipode.datastores import storage_at
@@ -952,6 +952,9 @@ def _remove_keys(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> 
         except SiteUnreachable as error:
             if name == active:
                 raise
+            stuck |= ids
+            outcome.left.append(f"keys of encrypted volumes at {name}: {error}")
+        except ApiError as error:  # as a right that is missing: it holds up nothing else
             stuck |= ids
             outcome.left.append(f"keys of encrypted volumes at {name}: {error}")
     return stuck
