@@ -7,7 +7,7 @@ import logging
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
@@ -89,7 +89,5 @@ def _of_database(request: Request, error: Exception) -> Response:
     return faults.fault(503, "failed", "the database does not answer")
 
 
-def _of_fault(request: Request, error: Exception) -> JSONResponse:
-    LOG.error("%s %s: a fault of antipode", request.method, request.url.path, exc_info=error)
-    words = "a fault of antipode; the log of its host has more under the id of this request"
-    return faults.fault(500, "unexpected", words)
+def _of_fault(request: Request, error: Exception) -> Response:
+    return faults.unexpected(request.state.request_id, request.url.path, error)

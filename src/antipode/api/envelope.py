@@ -9,7 +9,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import MutableMapping
 from contextlib import suppress
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,7 @@ from antipode.api import conventions, faults
 from antipode.api.gate import Installation
 from antipode.api.rate import Buckets
 from antipode.errors import InvalidInput, TooManyRequests
+from antipode.store.audit import Audit
 from antipode.store.tables import AuditRow
 
 LOG = logging.getLogger(__name__)
@@ -39,14 +42,51 @@ class _TooLarge(Exception):
     """The body of a request is larger than is allowed."""
 
 
+class Trail:
+    """The requests that the audit trail keeps. Of those of strangers only some are, so that they
+    fill no disk.
+    """
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._of_strangers = Buckets(STRANGERS_PER_MINUTE)
+
+    async def keep(
+        self, scope: MutableMapping[str, Any], status: int, number: str, *, forms: bool = False
+    ) -> None:
+        """Keep a request, if it is one of these, before it is answered: a change that is not in
+        the trail is not answered as done.
+
+        Args:
+            scope: of ASGI.
+            status: of the answer.
+            number: the id of the request.
+            forms: whether a stranger is refused by other answers than 401, as by a login page.
+        """
+        if self._is_wanted(scope, status, forms):
+            await run_in_threadpool(self._audit.add, record_of(scope, status, number))
+
+    def _is_wanted(self, scope: MutableMapping[str, Any], status: int, forms: bool) -> bool:
+        is_change = scope["method"] not in READING
+        if "caller" in scope["state"]:
+            # one that came too often was not looked at
+            return status != 429 and (is_change or status in (401, 403))
+        if status != 401 and not (forms and (is_change or status == 403)):
+            return False
+        try:
+            self._of_strangers.take("")
+        except TooManyRequests:
+            return False
+        return True
+
+
 class Envelope:
     """ASGI middleware."""
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         self._app = app
         self._most = installation.settings.body_bytes
-        self._audit = installation.deployment.audit
-        self._of_strangers = Buckets(STRANGERS_PER_MINUTE)
+        self._trail = Trail(installation.deployment.audit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -73,9 +113,7 @@ class Envelope:
                 status = message["status"]
                 own = [(b"x-openstack-request-id", number.encode()), *SECURITY, *VERSIONED]
                 message = {**message, "headers": [*message["headers"], *own]}
-                # a change that is not in the trail is not answered as done
-                if self._is_for_the_trail(scope, status):
-                    await run_in_threadpool(self._audit.add, record_of(scope, status, number))
+                await self._trail.keep(scope, status, number)
             await send(message)
 
         async def unless_too_large(message: Message) -> None:
@@ -90,8 +128,14 @@ class Envelope:
             elif declared.isdigit() and int(declared) > self._most:
                 await self._too_large()(scope, receive, marked)
             else:
-                with suppress(_TooLarge):
-                    await self._app(scope, limited, unless_too_large)
+                try:
+                    with suppress(_TooLarge):
+                        await self._app(scope, limited, unless_too_large)
+                except Exception as error:
+                    if status:
+                        raise  # it has begun to answer
+                    fault = faults.unexpected(number, scope["path"], error)
+                    await fault(scope, receive, marked)
                 if read > self._most:
                     await self._too_large()(scope, receive, marked)
         finally:
@@ -106,20 +150,6 @@ class Envelope:
                 caller.identity if caller else "-",
                 f", for {given.decode()}" if REQUEST_ID.fullmatch(given) else "",
             )
-
-    def _is_for_the_trail(self, scope: Scope, status: int) -> bool:
-        """Whether a request is kept. Of those without a valid token only some are, so that they
-        fill no disk; the log has all of them.
-        """
-        if "caller" in scope["state"]:
-            return scope["method"] not in READING or status in (401, 403)
-        if status != 401:
-            return False
-        try:
-            self._of_strangers.take("")
-        except TooManyRequests:
-            return False
-        return True
 
     def _too_large(self) -> ASGIApp:
         words = f"a body of a request has at most {self._most} bytes"
@@ -139,7 +169,7 @@ def _wrong_version(scope: Scope) -> ASGIApp | None:
     return None
 
 
-def record_of(scope: Scope, status: int, number: str) -> AuditRow:
+def record_of(scope: MutableMapping[str, Any], status: int, number: str) -> AuditRow:
     """What the audit trail keeps of a request: neither its body nor its query."""
     state, caller = scope["state"], scope["state"].get("caller")
     return AuditRow(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from antipode import errors
 from antipode.errors import AntipodeError
 
+LOG = logging.getLogger(__name__)
 STATUS: list[tuple[type[AntipodeError], int]] = [
     (errors.NotAuthenticated, 401),
     (errors.Forbidden, 403),
@@ -108,6 +110,17 @@ def fault(status: int, code: str, message: str, more: dict[str, Any] | None = No
     if status == 401:
         headers["WWW-Authenticate"] = 'Keystone uri="/"'
     return JSONResponse(body, status, headers)
+
+
+def unexpected(number: str, path: str, error: Exception) -> JSONResponse:
+    """The answer to a request in which antipode itself has a fault; the log has all of it.
+
+    Args:
+        number: the id of the request.
+    """
+    LOG.error("%s %s: a fault of antipode", number, path, exc_info=error)
+    words = "a fault of antipode; the log of its host has more under the id of this request"
+    return fault(500, "unexpected", words)
 
 
 def of_error(error: AntipodeError, *, with_notes: bool) -> JSONResponse:

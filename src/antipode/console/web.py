@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from antipode import identity
 from antipode.api import run_requests
-from antipode.api.envelope import READING, record_of
+from antipode.api.envelope import Trail
 from antipode.api.faults import status_of
 from antipode.api.gate import Installation
 from antipode.api.identity import Caller
@@ -319,7 +319,7 @@ class Guarded:
 
     def __init__(self, app: Any, console: Console) -> None:
         self.console = console
-        self._audit = console.installation.deployment.audit
+        self._trail = Trail(console.installation.deployment.audit)
         self._app = app
         self._headers = dict(HEADERS)
         if console.is_secure:
@@ -336,11 +336,7 @@ class Guarded:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
-                if scope["method"] not in READING or status in (401, 403):
-                    # a change that is not in the trail is not answered as done
-                    record = record_of(scope, status, number)
-                    await run_in_threadpool(self._audit.add, record)
+                await self._trail.keep(scope, message["status"], number, forms=True)
                 set_already = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from antipode.api.gate import Installation
+from antipode.api.rate import Buckets
 from antipode.model.serving import ApiConfig
-from tests.unit.api.conftest import Clients
+from antipode.operations import protections
+from tests.unit.api.conftest import Clients, Things
 
 
 def test_no_token_no_answer(clients: Clients) -> None:
@@ -43,6 +45,37 @@ def test_strangers_do_not_fill_the_trail(clients: Clients, installation: Install
     for _ in range(70):
         assert stranger.get("/v1/sites").status_code == 401
     assert 0 < len(installation.deployment.audit.page(1000)) < 70
+
+
+def test_a_user_that_asks_too_often_does_not_fill_the_trail(
+    clients: Clients, installation: Installation
+) -> None:
+    user = clients.user("demo")
+    installation.of_users = Buckets(3)
+    found = [user.post("/v1/vnfs/none/previews", {}).status_code for _ in range(8)]
+    assert found.count(429) >= 4
+    assert len(installation.deployment.audit.page(100)) == 8 - found.count(429)
+
+
+def test_a_fault_of_antipode_has_an_id_and_is_in_the_trail(
+    clients: Clients,
+    things: Things,
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("boom, at /etc/secret")
+
+    monkeypatch.setattr(protections, "pause", fails)
+    path = "/v1/vnfs/hlr/protections/quiesced-snapshot/schedule"
+    answer = clients.user("boss").put(path, {"schedule": {"paused": True}})
+    assert answer.status_code == 500 and "boom" not in answer.text
+    assert answer.json()["error"]["kind"] == "unexpected"
+    (kept,) = installation.deployment.audit.page(10)
+    assert (kept.action, kept.status) == ("protection:pause", 500)
+    assert kept.request_id == answer.headers["X-Openstack-Request-Id"]
+    assert kept.request_id in caplog.text and "boom" in caplog.text
 
 
 def test_without_its_database_the_api_says_so(

@@ -294,3 +294,11 @@ def test_changes_and_refusals_are_in_the_audit_trail(known: House) -> None:
     assert not any("GET" in row for row in found)
     assert "run:precheck" in known.logged_in("boss").page("/audit").words
     assert known.logged_in("operator").get("/audit").status_code == 403
+
+
+def test_strangers_do_not_fill_the_trail(house: House) -> None:
+    stranger = house.visitor()
+    for number in range(70):
+        answer = stranger.post(f"/{'x' * number}", {"csrf": "x"})
+        assert answer.status_code in (303, 404)
+    assert 0 < len(house.deployment.audit.page(1000)) < 70
