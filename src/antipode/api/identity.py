@@ -174,7 +174,7 @@ class Keystone:
             raise NotAuthenticated(f"the Keystone of {self.site} does not accept the token")
         if answer.status_code != 200:
             raise SiteUnreachable(f"the Keystone of {self.site} answers {answer.status_code}")
-        return self._seen(access.create(resp=answer, auth_token=token))
+        return self._seen(lambda: access.create(resp=answer, auth_token=token))
 
     def log_in(self, given: Password | ApplicationCredential) -> LoggedIn:
         """A new token (`POST /v3/auth/tokens`).
@@ -186,7 +186,7 @@ class Keystone:
         from keystoneauth1 import exceptions
 
         try:
-            found = given.plugin(self._url).get_auth_ref(self._session)
+            return self._seen(lambda: given.plugin(self._url).get_auth_ref(self._session))
         except (exceptions.HTTPClientError, exceptions.AuthorizationFailure) as error:
             if getattr(error, "http_status", 401) == 429:
                 raise SiteUnreachable(f"the Keystone of {self.site} answers 429") from error
@@ -195,11 +195,22 @@ class Keystone:
             ) from error
         except exceptions.ClientException as error:
             raise SiteUnreachable(f"the Keystone of {self.site} does not answer") from error
-        return self._seen(found)
 
-    def _seen(self, found: Any) -> LoggedIn:
+    def _seen(self, read: Callable[[], Any]) -> LoggedIn:
+        """The user that an answer is about.
+
+        Args:
+            read: makes an `AccessInfo` of the answer.
+
+        Raises:
+            NotAuthenticated: it is about none that may use the API.
+            SiteUnreachable: it is no answer of a Keystone, as of a proxy or another service.
+        """
         try:
+            found = read()
             token = str(found.auth_token)
+            if found.application_credential_access_rules:
+                raise NotAuthenticated("access rules of application credentials are not supported")
             if found.trust_scoped or found.oauth_consumer_id:
                 raise NotAuthenticated("a token that was delegated by a trust names no person")
             if not found.project_scoped:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
 
 from antipode import identity
 from antipode.api.gate import Installation
@@ -66,6 +67,22 @@ def test_with_no_site_the_answer_is_not_that_a_token_is_wrong(
         installation.keystones.validate(token)
 
 
+@pytest.mark.parametrize(
+    "said", [b"<html>", b"[]", b"5", b"{}", b'{"token": []}', b'{"token": {}}']
+)
+def test_an_answer_that_is_no_keystones_holds_up_no_other_site(
+    installation: Installation, sites: Sites, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, said
+    for method in ("get", "post"):
+        session = installation.keystones._keystones[0]._session
+        monkeypatch.setattr(session, method, lambda *_, **__: answer)
+    assert installation.keystones.validate(sites["site-b"].token("demo")).site == "site-b"
+    given = Password("demo", PASSWORD, project="vnf")
+    assert installation.keystones.log_in(given).caller.site == "site-b"
+
+
 def test_a_token_is_asked_for_once(installation: Installation, sites: Sites) -> None:
     token = sites["site-a"].token("demo")
     first = installation.keystones.validate(token)
@@ -109,6 +126,20 @@ def test_an_application_credential_logs_in(installation: Installation, sites: Si
     assert (found.caller.name, found.caller.site) == ("demo", "site-b")
     with pytest.raises(NotAuthenticated):
         installation.keystones.log_in(ApplicationCredential("c1", "s2"))
+
+
+def test_an_application_credential_with_access_rules_does_not_log_in(
+    installation: Installation, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = sites["site-a"].keystone
+    shown, rules = there._token, [{"service": "compute", "method": "GET", "path": "/v2.1/servers"}]
+    limited = {"application_credential": {"id": "c1", "restricted": True, "access_rules": rules}}
+    monkeypatch.setattr(there, "_token", lambda *given: {**shown(*given), **limited})
+    there._credentials["c1"] = {"secret": "s1", "account": 2}
+    with pytest.raises(NotAuthenticated):
+        installation.keystones.log_in(ApplicationCredential("c1", "s1"))
+    with pytest.raises(NotAuthenticated):
+        installation.keystones.validate(sites["site-a"].token(ACCOUNTS[2].user))
 
 
 def test_neither_a_password_nor_a_token_is_shown(installation: Installation) -> None:
