@@ -302,10 +302,15 @@ def failed(
         "notices": [],
         "error": error,
         "problems": error.problems if isinstance(error, PreflightFailed) else [],
-        "notes": getattr(error, "__notes__", []),
+        "notes": [] if session is None else notes_of(error, session),
     }
     template = "fragments/error.html" if FRAGMENT in request.headers else "error.html"
     return HTMLResponse(console.renderer.render(template, request, shown), status_of(error))
+
+
+def notes_of(error: AntipodeError, session: Session) -> list[str]:
+    """What is said beside an error; it may be about things of other projects."""
+    return list(getattr(error, "__notes__", [])) if session.caller.all_projects else []
 
 
 Message = MutableMapping[str, Any]

@@ -17,8 +17,10 @@ from antipode.console.pictures import Dated, Measured
 from antipode.console.web import ROOT
 from antipode.engine.deployment import Deployment
 from antipode.errors import PreflightFailed
+from antipode.model.forecast import Forecast
 from antipode.model.policy import Policy
-from antipode.operations import proposals
+from antipode.operations import forecasts, proposals
+from antipode.operations.forecasts import Foreseen
 from antipode.operations.proposals import Proposal, Wish
 from antipode.runs import precheck
 from antipode.store.tables import QuestionRow, RunRow, VnfRow
@@ -219,6 +221,40 @@ def test_policies_are_listed(known: House) -> None:
     )
     known.deployment.policies.put(policy, "boss@site-a")
     assert "gold" in known.logged_in("demo").page("/policies").words
+
+
+def test_a_tenant_is_told_nothing_of_other_projects(
+    known: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"policy": "gold", "protections": [{"option": "quiesced-snapshot"}]}
+    policy = Policy.model_validate({**given, "projects": [PROJECT, "a-competitor"]})
+    known.deployment.policies.put(policy, "boss@site-a")
+
+    def propose(deployment: Deployment, name: str, wish: Wish) -> Proposal:
+        error = PreflightFailed("a failover", ["site-b has no network net"])
+        error.add_note("drill-1 of a-competitor's-vnf holds resources there")
+        raise error
+
+    monkeypatch.setattr(proposals, "OF_VNF", {**proposals.OF_VNF, "failover": propose})
+    whole = Forecast(back_in_s=9.0, error_s=1.0, basis=["drill of a-competitor's-vnf"])
+    foreseen = Foreseen("hlr", "site-b", 1.0, None, whole, [], None)
+    monkeypatch.setattr(forecasts, "of_vnf", lambda *_: foreseen)
+    known.deployment.runs.create(run("protect-before", project="a-competitor"))
+    staff, tenant = known.logged_in("operator"), known.logged_in("tenant-operator")
+    for path, words in (
+        ("/policies", "a-competitor"),
+        ("/vnfs/hlr/change/failover/plan?to=site-b", "a-competitor"),
+        ("/vnfs/hlr/forecast", "a-competitor"),
+        ("/vnfs/hlr", "protect-before"),
+    ):
+        assert words in staff.get(path).text, path
+        answer = tenant.get(path)
+        assert answer.status_code == 200 and words not in answer.text, path
+    refusals = [
+        tenant.get(f"/runs/{name}").text.replace(name, "RUN")
+        for name in ("protect-before", "protect-never")
+    ]
+    assert refusals[0] == refusals[1]
 
 
 # ---- changes that are looked at first ----

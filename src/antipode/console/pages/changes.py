@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from antipode.console.pages.vnfs import vnf_of
-from antipode.console.web import ROOT, Asked, route
+from antipode.console.web import ROOT, Asked, notes_of, route
 from antipode.errors import (
     AntipodeError,
     Forbidden,
@@ -252,7 +252,7 @@ def _planned(asked: Asked, how: Propose, about: About, subject: str, path: str) 
         shown |= {
             "error": error,
             "problems": problems,
-            "notes": getattr(error, "__notes__", []),
+            "notes": notes_of(error, asked.session),
         }
     if asked.is_fragment:
         return asked.page("fragments/plan.html", **shown)

@@ -59,9 +59,14 @@ def run_of(asked: Asked, rule: str) -> RunRow:
     Raises:
         NotFound, Forbidden: not so.
     """
-    row = asked.deployment.runs.get(asked.named("run"))
+    name = asked.named("run")
+    missing = NotFound(f"there is no run {name} here")
+    try:
+        row = asked.deployment.runs.get(name)
+    except NotFound:
+        raise missing from None
     if not asked.sees(row.project):
-        raise NotFound(f"there is no run {row.id} here")
+        raise missing
     asked.must(rule, row.project)
     return row
 

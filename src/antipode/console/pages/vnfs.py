@@ -169,7 +169,7 @@ class Verb(NamedTuple):
 def _show(asked: Asked) -> Response:
     name = vnf_of(asked, "vnf:get")
     known = next((k for k in seen(asked).vnfs if k.vnf.vnf == name), None)
-    runs = asked.deployment.runs.newest(NEWEST_RUNS, vnf=name)
+    runs = asked.deployment.runs.newest(NEWEST_RUNS, vnf=name, projects=asked.projects)
     if known is None and not runs and not asked.caller.all_projects:
         raise NotFound(f"there is no VNF {name}")
     return asked.page(
@@ -311,7 +311,11 @@ def _history(asked: Asked) -> Response:
     name = vnf_of(asked, "vnf:get")
     known = asked.deployment.vnfs.find(name)
     rows = asked.deployment.runs.newest(
-        IN_A_CHART, vnf=name, kinds=[protect_run.KIND.name], states=["succeeded"]
+        IN_A_CHART,
+        vnf=name,
+        projects=asked.projects,
+        kinds=[protect_run.KIND.name],
+        states=["succeeded"],
     )[::-1]
     charts: list[tuple[str, Callable[[float], str], Chart, float | None]] = []
     if rows:
