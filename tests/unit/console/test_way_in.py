@@ -119,6 +119,17 @@ def test_many_wrong_passwords_hold_up_further_ones(house: House) -> None:
     assert visitor.log_in("operator").status_code == 303
 
 
+def test_a_stranger_behind_the_proxy_holds_up_no_other_login(house: House) -> None:
+    stranger, operator = house.visitor(), house.visitor()
+    stranger.http.headers["X-Forwarded-For"] = "192.0.2.66"
+    found = [stranger.log_in("operator", "wrong").status_code for _ in range(12)]
+    assert found[-1] == 403
+    stranger.http.headers["X-Forwarded-For"] = "198.51.100.7, 192.0.2.66"  # as a client forges it
+    assert stranger.log_in("operator", "wrong").status_code == 403
+    operator.http.headers["X-Forwarded-For"] = "192.0.2.7"
+    assert operator.log_in("operator").status_code == 303
+
+
 def test_a_login_form_of_another_browser_is_refused(house: House) -> None:
     one, other = house.visitor(), house.visitor()
     one.get("/login")

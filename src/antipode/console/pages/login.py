@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from antipode.api.faults import status_of
+from antipode.api.gate import LOOPBACK
 from antipode.api.identity import ApplicationCredential, LoggedIn, Password, must_have_project
 from antipode.console import forms, web
 from antipode.console.forms import Form
@@ -22,6 +23,7 @@ from antipode.errors import AntipodeError, Forbidden, InvalidInput, NotAuthentic
 LOG = logging.getLogger(__name__)
 BEFORE = "antipode-login"
 """The cookie that shows that a login form was made for this browser."""
+LONGEST_ADDRESS = 64
 LONGEST = 1024
 """Characters of a name or a password."""
 
@@ -69,7 +71,7 @@ async def _sent(request: Request) -> Response:
 
 
 def _logged_in(console: Console, request: Request, form: Form) -> Response:
-    address = request.client.host if request.client else "?"
+    address = _address(request)
     try:
         _must_be_ours(request, form)
         console.tries.must_be_few(address)
@@ -91,6 +93,17 @@ def _logged_in(console: Console, request: Request, form: Form) -> Response:
     )
     answer.delete_cookie(BEFORE, path=ROOT)
     return answer
+
+
+def _address(request: Request) -> str:
+    """From where a form was sent. Behind a proxy on this host that is the address that it has named
+    last: its own would be that of everybody, and a stranger would hold up all logins.
+    """
+    address = request.client.host if request.client else "?"
+    if address not in LOOPBACK:
+        return address
+    named = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2]
+    return named.strip()[:LONGEST_ADDRESS] or address
 
 
 def _must_be_ours(request: Request, form: Form) -> None:
