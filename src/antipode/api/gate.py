@@ -102,7 +102,7 @@ def caller_of(request: Request) -> Caller:
             installation.of_strangers.take(address)
         raise
     request.state.caller = caller
-    installation.of_users.take(f"{caller.user_id}@{caller.site}")
+    installation.of_users.take(caller.account)
     must_have_project(caller)
     return caller
 

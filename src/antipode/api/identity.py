@@ -54,6 +54,11 @@ class Caller:
     """seconds since the epoch"""
 
     @property
+    def account(self) -> str:
+        """The user of one Keystone, whose requests are counted."""
+        return f"{self.user_id}@{self.site}"
+
+    @property
     def identity(self) -> str:
         """`USER@SITE`, as runs, approvals and answers keep it. A user has one name at all sites,
         whatever its case and domain: no one approves a run of an account of the same name.

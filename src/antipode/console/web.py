@@ -9,8 +9,8 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,6 +26,7 @@ from antipode.api.envelope import Trail
 from antipode.api.faults import status_of
 from antipode.api.gate import Installation
 from antipode.api.identity import Caller
+from antipode.api.rate import Long
 from antipode.api.rules import rule_of_kind
 from antipode.console import forms
 from antipode.console.forms import Form
@@ -78,6 +79,8 @@ class Console:
     tries: Tries
     is_secure: bool
     """whether browsers reach it by HTTPS only"""
+    long: Long = field(default_factory=Long)
+    """parts of pages that ask sites or vaults"""
 
 
 @dataclass(frozen=True)
@@ -197,26 +200,35 @@ class Asked:
 Handler = Callable[[Asked], Response]
 
 
-def route(path: str, handler: Handler, *, changes: bool = False) -> Route:
+def route(path: str, handler: Handler, *, changes: bool = False, is_long: bool = False) -> Route:
     """A page; of one that changes something, the form must have been made for the session.
 
     Args:
         path: below the console.
+        is_long: whether it asks sites or vaults only to show something: of such pages a few are
+            made at once, so that no viewer keeps others from what matters.
     """
-    return Route(path, partial(_entered, handler, changes), methods=["POST" if changes else "GET"])
+    entered = partial(_entered, handler, changes, is_long)
+    return Route(path, entered, methods=["POST" if changes else "GET"])
 
 
-async def _entered(handler: Handler, changes: bool, request: Request) -> Response:
+async def _entered(handler: Handler, changes: bool, is_long: bool, request: Request) -> Response:
     console: Console = request.app.state.console
     try:
         form = await forms.read(request) if changes else forms.query(request)
     except InvalidInput as error:
         return failed(console, request, error)
-    return await run_in_threadpool(_answered, console, handler, changes, request, form)
+    busy = console.long.one() if is_long else nullcontext()
+    return await run_in_threadpool(_answered, console, handler, changes, busy, request, form)
 
 
 def _answered(
-    console: Console, handler: Handler, changes: bool, request: Request, form: Form
+    console: Console,
+    handler: Handler,
+    changes: bool,
+    busy: AbstractContextManager[None],
+    request: Request,
+    form: Form,
 ) -> Response:
     session: Session | None = None
     try:
@@ -225,7 +237,7 @@ def _answered(
         if changes:
             must_be_ours(request, session, form["csrf"])
         asked = Asked(console, request, session, form)
-        with identity.acting_as(session.caller.identity):
+        with identity.acting_as(session.caller.identity), busy:
             return handler(asked)
     except NotAuthenticated:
         return _to_login(request)
@@ -243,11 +255,13 @@ def _session(console: Console, request: Request) -> Session:
 
     Raises:
         NotAuthenticated: there is none, it is over, or its token is not valid any more.
+        TooManyRequests: its user asks too often, here and at the API together.
     """
     name = request.cookies.get(COOKIE, "")
     session = console.sessions.find(name, by_person=FRAGMENT not in request.headers)
     if session is None:
         raise NotAuthenticated("no person has logged in, or its session is over")
+    console.installation.of_users.take(session.caller.account)
     now = time.time()
     if now - session.checked_at >= CHECK_EVERY_S:
         session.checked_at = now

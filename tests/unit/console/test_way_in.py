@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from starlette.routing import Route
 
+from antipode.api import rate
+from antipode.api.rate import Buckets
 from antipode.api.rules import KINDS, RULES
 from antipode.console.app import PAGES
 from antipode.console.pages import changes
 from antipode.console.web import COOKIE, HEADERS, ROOT
+from antipode.errors import TooManyRequests
 from antipode.operations import proposals
 from tests.unit.console.conftest import House, Page, run
 from tests.unit.keystones import Served
@@ -305,6 +309,30 @@ def test_changes_and_refusals_are_in_the_audit_trail(known: House) -> None:
     assert not any("GET" in row for row in found)
     assert "run:precheck" in known.logged_in("boss").page("/audit").words
     assert known.logged_in("operator").get("/audit").status_code == 403
+
+
+def test_a_user_that_asks_too_often_is_held_up_here_and_at_the_api(house: House) -> None:
+    visitor = house.logged_in("operator")
+    house.installation.of_users = Buckets(2)
+    found = [visitor.get("/").status_code for _ in range(4)]
+    assert found[0] == 200 and found[-1] == 429
+    with pytest.raises(TooManyRequests):
+        house.installation.of_users.take(house.session_of(visitor).caller.account)
+
+
+def test_viewers_of_vaults_hold_up_neither_each_other_for_ever_nor_other_pages(
+    known: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "WAITS_S", 0.05)
+    visitor = known.logged_in("operator")
+    with ExitStack() as viewers:
+        for _ in range(rate.LONG_AT_ONCE):
+            viewers.enter_context(known.app.long.one())
+        for part in ("points", "forecast", "topology"):
+            assert visitor.get(f"/vnfs/hlr/{part}", fragment=True).status_code == 429, part
+        assert visitor.get("/vnfs/hlr").status_code == 200
+        assert visitor.post("/vnfs/hlr/precheck").status_code == 303
+    assert visitor.get("/vnfs/hlr/points", fragment=True).status_code == 200
 
 
 def test_strangers_do_not_fill_the_trail(house: House) -> None:

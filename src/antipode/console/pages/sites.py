@@ -82,5 +82,5 @@ ROUTES = [
     route("/sites", _list),
     route("/sites/check", _check, changes=True),
     route("/sites/{site}", _show),
-    route("/sites/{site}/loss", _loss),
+    route("/sites/{site}/loss", _loss, is_long=True),
 ]

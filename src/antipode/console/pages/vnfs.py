@@ -377,13 +377,13 @@ def _elsewhere(asked: Asked) -> Response:
 
 ROUTES = [
     route("/vnfs", _list),
-    route("/elsewhere", _elsewhere),
+    route("/elsewhere", _elsewhere, is_long=True),
     route("/vnfs", _in_bulk, changes=True),
     route("/vnfs/{vnf}", _show),
     route("/vnfs/{vnf}/protect", _begin("protect"), changes=True),
     route("/vnfs/{vnf}/precheck", _begin("precheck"), changes=True),
-    route("/vnfs/{vnf}/points", _points),
-    route("/vnfs/{vnf}/forecast", _forecast),
-    route("/vnfs/{vnf}/topology", _topology),
+    route("/vnfs/{vnf}/points", _points, is_long=True),
+    route("/vnfs/{vnf}/forecast", _forecast, is_long=True),
+    route("/vnfs/{vnf}/topology", _topology, is_long=True),
     route("/vnfs/{vnf}/history", _history),
 ]
