@@ -62,7 +62,7 @@ def details(deployment: Deployment, run: str) -> Details:
     kind, state = find_kind(row.kind), state_of(row, deployment)
     asked = asked_below(deployment, run)
     digest, plan = (None, list[str]())
-    if row.state == AWAITING:
+    if row.state == AWAITING and kind is not None:
         digest, plan = approvals.shown(deployment, run)
     return Details(
         now,
@@ -79,7 +79,7 @@ def details(deployment: Deployment, run: str) -> Details:
         digest,
         _may_abort(row),
         _may_resume(deployment, row, state),
-        resume.must_be_confirmed(deployment, row, now) is not None,
+        kind is not None and resume.must_be_confirmed(deployment, row, now) is not None,
     )
 
 

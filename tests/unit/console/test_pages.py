@@ -363,6 +363,16 @@ def test_a_choice_that_is_none_is_refused(known: House, query: str) -> None:
 # ---- runs ----
 
 
+@pytest.mark.parametrize("state", ["failed", "running", "awaiting"])
+def test_a_run_of_a_newer_antipode_is_shown(known: House, state: str) -> None:
+    known.deployment.runs.create(run("teleport-1", state=state, approve_before=time.time() + 600))
+    visitor = known.logged_in("operator")
+    page = visitor.page("/runs/teleport-1")
+    assert "teleport" in page.words.lower()
+    assert not any("/teleport-1/" in found["action"] for found in page.all("form"))
+    assert visitor.get("/runs/teleport-1/actions", fragment=True).status_code == 200
+
+
 def test_a_question_is_answered_on_the_page_of_its_run(known: House) -> None:
     hostile_run(known)
     visitor = known.logged_in("operator")
