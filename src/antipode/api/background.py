@@ -14,10 +14,15 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer, Unobserved
-from antipode.errors import AntipodeError
+from antipode.errors import AntipodeError, TooManyRequests
+from antipode.operations.abort import abort
+from antipode.runs import kind_of
+from antipode.store.runs import OPEN
+from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
-AT_ONCE = 4
+AT_ONCE = 16
+"""Runs; most of their time they wait for a cloud."""
 BEGINS_WITHIN_S = 10.0
 LOOK_S = 0.1
 Work = Callable[[Deployment, str, Observer], Any]
@@ -34,6 +39,7 @@ class Background:
         """Begin work on a run, on behalf of the caller; it has begun when this returns.
 
         Raises:
+            TooManyRequests: as many are under way, and nothing is kept of this one.
             AntipodeError: it cannot begin.
         """
         before = self._deployment.runs.standing(run)
@@ -46,7 +52,32 @@ class Background:
                 return
             if self._deployment.runs.standing(run) != before:
                 break
+        if future.cancel():
+            raise TooManyRequests(
+                f"{AT_ONCE} runs are being resumed or rolled back by this process; try again"
+            )
         future.add_done_callback(_logged)
+
+    def abort(self, run: RunRow) -> None:
+        """Have a run stop and be rolled back: by the process that has it, else by this one.
+
+        Raises:
+            TooManyRequests: as for `begin`.
+            InvalidInput: it cannot be rolled back, and nothing was changed.
+            AntipodeError: it cannot begin.
+        """
+        kind_of(run.kind)
+        is_open = run.state in OPEN
+        if is_open:
+            # kept, so that the next process that claims it does so, too, if this one dies
+            self._deployment.runs.request_abort(run.id)
+            if self._deployment.claims.is_held(run) is not False:
+                return
+        try:
+            self.begin(abort, run.id)
+        except TooManyRequests:
+            if not is_open:
+                raise
 
     def _carried_out(self, work: Work, run: str) -> None:
         work(self._deployment, run, Unobserved())

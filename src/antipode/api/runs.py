@@ -28,12 +28,11 @@ from antipode.engine.approval import plan_of
 from antipode.engine.run import name_of, part_of, state_of
 from antipode.errors import InvalidInput, NotConfirmed, NotFound, WrongState
 from antipode.operations import approvals
-from antipode.operations.abort import abort
 from antipode.operations.answer import answer, asked_below
 from antipode.operations.progress import outlook
 from antipode.operations.resume import must_be_confirmed, resume
 from antipode.operations.run_tree import under
-from antipode.store.runs import AWAITING, OPEN, ListedRun, RunFilter
+from antipode.store.runs import AWAITING, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
 
 ROUTES = APIRouter(prefix="/v1", tags=["runs"])
@@ -329,10 +328,7 @@ def abort_run(asked: Asked, request: Request, response: Response, run: RunId) ->
     if row.state in ("succeeded", "rejected", "expired"):
         raise _conflict(asked, run, InvalidInput(f"run {run} has {row.state}"))
     try:
-        if row.state in OPEN and asked.deployment.claims.is_held(row) is not False:
-            asked.deployment.runs.request_abort(run)
-        else:
-            asked.installation.background.begin(abort, run)
+        asked.installation.background.abort(row)
     except InvalidInput as error:
         raise _conflict(asked, run, error) from error
     response.headers["Location"] = href(request, "runs", run)

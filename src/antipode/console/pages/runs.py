@@ -14,11 +14,11 @@ from antipode.console import pictures
 from antipode.console.web import Asked, route
 from antipode.console.words import fact
 from antipode.errors import Busy, InvalidInput, NotConfirmed, NotFound
-from antipode.operations import abort, answer, approvals, resume
+from antipode.operations import answer, approvals, resume
 from antipode.operations.reports.files import FORMS, installed
 from antipode.operations.run_details import Details, details
 from antipode.runs import KINDS
-from antipode.store.runs import AWAITING, OPEN
+from antipode.store.runs import AWAITING
 from antipode.store.tables import RunRow
 
 ON_A_PAGE = 50
@@ -153,10 +153,8 @@ def _abort(asked: Asked) -> Response:
     asked.must(rule_of_kind(row.kind), row.project)
     if row.state == AWAITING:
         approvals.reject(asked.deployment, row.id)
-    elif row.state in OPEN and asked.deployment.claims.is_held(row) is not False:
-        asked.deployment.runs.request_abort(row.id)
     else:
-        asked.console.installation.background.begin(abort.abort, row.id)
+        asked.console.installation.background.abort(row)
     asked.console.snapshots.forget()
     return asked.back_to(f"/runs/{row.id}", "It stops at its next safe point.", "warn")
 
