@@ -19,9 +19,9 @@ from antipode.api.background import Background
 from antipode.api.faults import FAULTS
 from antipode.api.identity import Caller, Keystones, must_have_project
 from antipode.api.rate import Buckets, Long
-from antipode.api.rules import RULES, SERVICE, Rules
+from antipode.api.rules import RULES, SERVICE, STAFF, Rules
 from antipode.engine.deployment import Deployment
-from antipode.errors import NotAuthenticated, NotFound
+from antipode.errors import Forbidden, NotAuthenticated, NotFound
 from antipode.model.serving import ApiConfig
 
 RULE = "x-rule"
@@ -139,9 +139,10 @@ def route(
         is_long: whether the handler asks sites or vaults.
         may_be_new: whether the handler may make the thing that the path names; for the staff.
     """
-    known = {r.name for r in RULES}
+    known = {r.name: r for r in RULES}
     assert rule in known, rule
     is_about_one = any(f"{{{name}}}" in path for name in ABOUT_ONE)
+    is_about_all = not is_about_one and STAFF in known[rule].check
 
     def enter(request: Request) -> Asked:
         installation: Installation = request.app.state.installation
@@ -158,6 +159,11 @@ def route(
                     raise missing from None
             if not caller.all_projects and (project is None or project != caller.project):
                 raise missing
+        if is_about_all and not caller.all_projects:  # whatever a policy file says
+            raise Forbidden(
+                f"{SERVICE}:{rule} is about things of all projects, and the project of"
+                f" {caller.identity} covers its own"
+            )
         on = project if is_about_one else caller.project
         installation.rules.must_allow(caller, rule, on)
         return Asked(installation, caller, request, project)

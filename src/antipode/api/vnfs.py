@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from antipode.api import conventions
 from antipode.api.conventions import Limit, Linked, Marker, Moment, VnfName, links, moment, page
 from antipode.api.gate import Asked, route
-from antipode.errors import InvalidInput, QuotaExceeded
+from antipode.errors import Forbidden, InvalidInput, QuotaExceeded
 from antipode.model.history import VnfHistory
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Name, Vnf
@@ -167,6 +167,8 @@ def put_definition(asked: Asked, request: Request, vnf: VnfName, given: GivenDef
         definition = Vnf.model_validate({**given.definition, "vnf": vnf})
     except ValidationError as error:
         raise _wrong(error) from error
+    if not asked.caller.all_projects and definition.project != asked.caller.project:
+        raise Forbidden(f"VNF {vnf} is of project {asked.caller.project}, and stays there")
     vnfs.must_fit(definition, asked.deployment.config)
     _must_have_room(asked, definition)
     vnfs.add(asked.deployment, definition)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,31 @@ def test_what_is_the_staffs_is_closed_to_tenants(clients: Clients, things: Thing
         for method, path in OF_STAFF:
             there = path_of(path, vnf="hlr", run=things.mine)
             assert refusal(client, method, there)[0] in (403, 404), f"{user}: {method} {path}"
+
+
+@pytest.fixture
+def loose(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A policy file that allows all to everybody."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("".join(f'"disaster-recovery:{rule.name}": "@"\n' for rule in RULES))
+    settings["policy_file"] = str(path)
+
+
+def test_no_policy_file_opens_things_of_all_projects(
+    loose: None, clients: Clients, things: Things
+) -> None:
+    tenant, staff = clients.user("tenant-observer"), clients.user("observer")
+    for method, path in OF_STAFF:
+        if "{vnf}" not in path and "{run}" not in path:
+            where = f"{method} {path}"
+            assert refusal(tenant, method, path_of(path))[0] == 403, where
+            assert refusal(staff, method, path_of(path))[0] != 403, where
+    own = {"primary": "site-a", "backup": "site-b", "members": [{"server": "db"}]}
+    for project in (None, "other"):
+        given = {"definition": {**own, "project": project}}
+        assert tenant.put("/v1/vnfs/hlr/definition", given).status_code == 403, project
+    given = {"definition": {**own, "project": "vnf"}}
+    assert tenant.put("/v1/vnfs/hlr/definition", given).status_code == 200
 
 
 def test_no_list_names_a_thing_of_another_project(clients: Clients, things: Things) -> None:
