@@ -44,10 +44,13 @@ REJECTED, EXPIRED = NEVER_BEGUN
 
 def wanted(row: RunRow, definitions: Iterable[Vnf | None]) -> RunRow:
     """A new run, with the approvals that the definitions of its VNFs want; see `needed`."""
-    row.approvals_needed = max(
-        (d.approvals.get(v, 0) for d in definitions if d for v in _verbs(row)), default=0
-    )
+    row.approvals_needed = wanted_by(row, definitions)
     return row
+
+
+def wanted_by(row: RunRow, definitions: Iterable[Vnf | None]) -> int:
+    """How many approvals the definitions of the VNFs of a new run want."""
+    return max((d.approvals.get(v, 0) for d in definitions if d for v in _verbs(row)), default=0)
 
 
 def needed(deployment: Deployment, row: RunRow) -> int:

@@ -260,5 +260,15 @@ def begin(deployment: Deployment, proposal: Proposal, typed: str) -> Json:
             " changed"
         )
     row = proposal.request()
+    row.approvals_needed = max(row.approvals_needed, _approvals_now(deployment, row))
     row.shown = [visible(line) for line in proposal.lines]
     return submit(deployment, row)
+
+
+def _approvals_now(deployment: Deployment, row: RunRow) -> int:
+    """How many approvals the definitions of its VNFs want now; they may want more than when the
+    plan was shown.
+    """
+    of_plan = [target["vnf"] for target in (row.request or {}).get("targets", ())]
+    definitions = [deployment.vnfs.find(vnf) for vnf in of_plan or [row.vnf]]
+    return approvals.wanted_by(row, definitions)

@@ -322,6 +322,15 @@ def test_what_begins_is_what_was_shown(known: House, shown: Callable[[str], None
     assert len(known.deployment.runs.open()) == 1
 
 
+def test_approvals_that_are_wanted_since_a_plan_was_shown_count(known: House) -> None:
+    row = run("commit-1", state="running", ended_at=None, claim=0)
+    proposal = Proposal("commit", "hlr", None, ["the plan"], lambda: row)
+    known.deployment.vnfs.put(vnf(project=PROJECT, approvals={"commit": 1}))
+    record = proposals.begin(known.deployment, proposal, "hlr")
+    assert record["needed"] == 1
+    assert known.deployment.runs.get("commit-1").state == "awaiting"
+
+
 def test_a_plan_of_another_session_vnf_or_verb_or_of_long_ago_begins_nothing(
     known: House, shown: Callable[[str], None]
 ) -> None:
