@@ -9,9 +9,10 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +29,10 @@ ENDS_WITHIN_S = 10.0
 BACKLOG = 512
 AT_ONCE = 500
 """Connections; more are refused with 503."""
+SENT_WITHIN_S = 30.0
+"""How long a client may take to send a request, its body included: one that has vanished, or means
+no good, does not keep its connection for ever.
+"""
 
 
 class Beside(NamedTuple):
@@ -98,6 +103,27 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._is_up = threading.Event()
+        self._awaited: dict[Any, tuple[Any, float]] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: close connections of clients that send no whole request."""
+        self._close_slow(time.monotonic())
+        return await super().on_tick(counter)
+
+    def _close_slow(self, now: float) -> None:
+        before, self._awaited = self._awaited, {}
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            newest = connection.cycle  # of the newest request whose head has come
+            if newest and not newest.more_body and not newest.response_complete:
+                continue  # it is being answered
+            known, since = before.get(connection, (newest, now))
+            if known is not newest:
+                since = now
+            if now - since < SENT_WITHIN_S:
+                self._awaited[connection] = newest, since
+            else:
+                connection.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and let others know."""

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -17,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
+from antipode.api import server
 from antipode.api.gate import Installation
 from antipode.api.rate import Buckets
 from antipode.model.serving import ApiConfig
@@ -90,6 +94,27 @@ def test_without_its_database_the_api_says_so(
     answer = clients.user("demo").get("/v1/vnfs")
     assert answer.status_code == 503
     assert "disk" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
+    ],
+)
+def test_a_client_that_sends_no_whole_request_loses_its_connection(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "SENT_WITHIN_S", 0.1)
+    with socket.create_connection(("127.0.0.1", urlsplit(clients.url).port), 10) as connection:
+        connection.sendall(sent)
+        received = b""
+        with suppress(ConnectionResetError):
+            while piece := connection.recv(4096):
+                received += piece
+    assert b" 200 " not in received
 
 
 @pytest.fixture
