@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -30,9 +31,10 @@ from antipode.errors import InvalidInput, NotConfirmed, NotFound, WrongState
 from antipode.operations import approvals
 from antipode.operations.answer import answer, asked_below
 from antipode.operations.progress import outlook
+from antipode.operations.reports import Cleaner
 from antipode.operations.resume import must_be_confirmed, resume
 from antipode.operations.run_tree import under
-from antipode.store.runs import AWAITING, ListedRun, RunFilter
+from antipode.store.runs import AWAITING, NEVER_BEGUN, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
 
 ROUTES = APIRouter(prefix="/v1", tags=["runs"])
@@ -260,13 +262,14 @@ def list_steps(
 ) -> StepList:
     """List the steps of a run, in the order in which they began."""
     steps = asked.deployment.runs.steps(run)
+    clean = None if _may_read_all(asked) else Cleaner(steps)
     if marker is not None:
         places = [i for i, step in enumerate(steps) if step.id == marker]
         if not places:
             raise InvalidInput(f"marker {marker} is no step of run {run}")
         steps = steps[places[0] + 1 :]
     shown, more = page(request, steps[: limit + 1], limit, lambda step: step.id)
-    return StepList(steps=[_step(step) for step in shown], steps_links=more)
+    return StepList(steps=[_step(step, clean) for step in shown], steps_links=more)
 
 
 @route(ROUTES, "GET", "/runs/{run}/parts", "run:get")
@@ -433,7 +436,7 @@ def _of_list(asked: Asked, request: Request, listed: ListedRun) -> RunOfList:
         plan=name_of(row) if is_plan else None,
         project=row.project,
         state=_state(asked, row),
-        reason=row.reason,
+        reason=_reason(asked, row, []),
         author=row.author,
         started_at=moment(row.started_at) or "",
         ended_at=moment(row.ended_at),
@@ -447,10 +450,12 @@ def _one(asked: Asked, request: Request, run: str) -> OneRun:
     now = time.time()
     seen = outlook(asked.deployment.runs, run, now)
     row, estimate = seen.run, seen.estimate
-    of_list = _of_list(asked, request, _listed_of(row))
+    of_list = _of_list(asked, request, _listed_of(row)).model_dump()
+    if of_list["reason"]:
+        of_list["reason"] = _reason(asked, row, asked.deployment.runs.parts([row]))
     return OneRun(
         run=RunShown(
-            **of_list.model_dump(),
+            **of_list,
             result=row.result or {},
             abort_requested_at=moment(row.abort_requested_at),
             approvals_needed=row.approvals_needed,
@@ -462,7 +467,27 @@ def _one(asked: Asked, request: Request, run: str) -> OneRun:
     )
 
 
-def _step(step: StepRow) -> Step:
+def _may_read_all(asked: Asked) -> bool:
+    """Whether the caller may read the words of commands, and what they have printed: there may be
+    secrets in both.
+    """
+    return asked.installation.rules.allows(asked.caller, "vnf:definition", asked.project)
+
+
+def _reason(asked: Asked, row: RunRow, parts: Iterable[RunRow]) -> str | None:
+    """Why a run has failed, without words that the caller may not read.
+
+    Args:
+        parts: whose errors may be in it, too.
+    """
+    if not row.reason or row.state in NEVER_BEGUN or _may_read_all(asked):
+        return row.reason
+    runs = asked.deployment.runs
+    steps = [step for one in (row, *parts) for step in runs.steps(one.id)]
+    return Cleaner(steps).without(row.reason)
+
+
+def _step(step: StepRow, clean: Cleaner | None) -> Step:
     took = None if step.ended_at is None else round(step.ended_at - step.started_at, 3)
     return Step(
         id=step.id,
@@ -473,7 +498,7 @@ def _step(step: StepRow) -> Step:
         started_at=moment(step.started_at) or "",
         ended_at=moment(step.ended_at),
         seconds=took,
-        result=step.result or {},
+        result=(step.result or {}) if clean is None else clean.result(step),
     )
 
 

@@ -11,12 +11,16 @@ from urllib.parse import quote
 from antipode.engine.timeline import NOTED, WAITS_FOR, WAITS_SINCE, WARNING
 from antipode.model.history import VnfHistory
 from antipode.model.rpo import RpoState
+from antipode.operations.reports import Cleaner
 from antipode.operations.reports.page import subject
 from antipode.screen import moment, span
 from antipode.store.tables import StepRow
 
 HIDDEN = frozenset(
-    ("words", "stdout", "stderr", "asked", "found", "sparse", "reaches", WAITS_FOR, WAITS_SINCE)
+    (
+        *("words", "output", "stdout", "stderr", "asked"),
+        *("found", "sparse", "reaches", WAITS_FOR, WAITS_SINCE),
+    )
 )
 """Facts that people do not read, and commands with their output, which may hold secrets."""
 TONES = {
@@ -114,7 +118,7 @@ def fact(name: str, value: object) -> tuple[str, str] | None:
 
 def step_facts(step: StepRow) -> str:
     """What is known of a step beside its name."""
-    found = (fact(name, value) for name, value in step.result.items())
+    found = (fact(name, value) for name, value in Cleaner([step]).result(step).items())
     return ", ".join(" ".join(one) for one in found if one is not None)
 
 

@@ -13,6 +13,7 @@ from antipode.errors import InvalidInput
 from antipode.operations import approvals, progress, resume
 from antipode.operations.answer import asked_below
 from antipode.operations.progress import Outlook
+from antipode.operations.reports import Cleaner
 from antipode.operations.run_tree import Placed, under
 from antipode.runs import find_kind
 from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
@@ -26,12 +27,14 @@ class Details:
     at: float
     outlook: Outlook
     state: str
+    reason: str | None
+    """why it failed, without the words of commands and what they have printed"""
     subject: str
     site: str | None
     whole: str | None
     """the run that it is a part of"""
-    parts: Sequence[tuple[Placed, str]]
-    """each with its state"""
+    parts: Sequence[tuple[Placed, str, str | None]]
+    """each with its state, and why it failed"""
     asks: Sequence[QuestionRow]
     """the questions that wait for an answer"""
     answered: Sequence[QuestionRow]
@@ -60,7 +63,8 @@ def details(deployment: Deployment, run: str) -> Details:
     outlook = progress.outlook(deployment.runs, run, now)
     row = outlook.run
     kind, state = find_kind(row.kind), state_of(row, deployment)
-    asked = asked_below(deployment, run)
+    asked, parts = asked_below(deployment, run), under(deployment, row)
+    clean = _clean(deployment, outlook, parts)
     digest, plan = (None, list[str]())
     if row.state == AWAITING and kind is not None:
         digest, plan = approvals.shown(deployment, run)
@@ -68,10 +72,15 @@ def details(deployment: Deployment, run: str) -> Details:
         now,
         outlook,
         state,
+        row.reason and clean.without(row.reason),
         subject_of(row),
         kind.site_of(row) if kind is not None and row.request else None,
         part_of(row),
-        [(placed, state_of(placed.run, deployment)) for placed in under(deployment, row)],
+        [
+            (placed, state_of(placed.run, deployment), why and clean.without(why))
+            for placed in parts
+            for why in (placed.run.reason,)
+        ],
         deployment.questions.open({run, *(q.run for q in asked)}),
         [q for q in asked if q.answered_at is not None],
         deployment.approvals.of(run),
@@ -81,6 +90,13 @@ def details(deployment: Deployment, run: str) -> Details:
         _may_resume(deployment, row, state),
         kind is not None and resume.must_be_confirmed(deployment, row, now) is not None,
     )
+
+
+def _clean(deployment: Deployment, outlook: Outlook, parts: Sequence[Placed]) -> Cleaner:
+    """Takes such words out of what is said of a run; a part's error is its whole's, too."""
+    failed = [placed.run.id for placed in parts if placed.run.reason]
+    of_parts = [step for part in failed for step in deployment.runs.steps(part)]
+    return Cleaner([*outlook.steps, *of_parts])
 
 
 def _may_abort(row: RunRow) -> bool:

@@ -15,7 +15,9 @@ import pytest
 from antipode.api.app import rooms
 from antipode.api.gate import Installation
 from antipode.api.rules import RULES
-from tests.unit.api.conftest import Client, Clients, Things
+from antipode.runs.actions import RunbookSteps
+from antipode.store.tables import StepRow
+from tests.unit.api.conftest import Client, Clients, Things, run_of
 
 OPEN = {"GET /", "GET /v1", "GET /healthcheck", "GET /openapi.json"}
 NAMES = {"option": "quiesced-snapshot", "point": "newest", "policy": "gold", "plan": "all-is-lost"}
@@ -102,6 +104,32 @@ def test_what_is_the_staffs_is_closed_to_tenants(clients: Clients, things: Thing
         for method, path in OF_STAFF:
             there = path_of(path, vnf="hlr", run=things.mine)
             assert refusal(client, method, there)[0] in (403, 404), f"{user}: {method} {path}"
+
+
+def test_what_commands_say_is_read_by_those_that_may_read_the_commands(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    runs = installation.deployment.runs
+    said = "runbook step x: /bin/check ended with exit code 1: token=s3cret"
+    values = {"state": "failed", "reason": f"failed: {said}", "claim": 1}
+    runs.create(run_of("hlr", 9, id="failover-spoke", kind="failover", **values))
+    step = StepRow(
+        id="spoke-1",
+        run="failover-spoke",
+        number="1",
+        name=RunbookSteps.DO.words,
+        resource="x",
+        state="failed",
+        started_at=1.0,
+        ended_at=2.0,
+        result={"exit_code": 1, "output": "token=s3cret", "error": said},
+    )
+    runs.keep("failover-spoke", 1, [step])
+    for path in ("/v1/runs", "/v1/runs/failover-spoke", "/v1/runs/failover-spoke/steps"):
+        assert "s3cret" in clients.user("boss").get(path).text, path
+        for user in ("tenant-observer", "tenant-operator", "operator"):
+            answer = clients.user(user).get(path)
+            assert "failed" in answer.text and "s3cret" not in answer.text, f"{user}: {path}"
 
 
 @pytest.fixture

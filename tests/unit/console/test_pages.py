@@ -23,6 +23,7 @@ from antipode.operations import forecasts, proposals
 from antipode.operations.forecasts import Foreseen
 from antipode.operations.proposals import Proposal, Wish
 from antipode.runs import precheck
+from antipode.runs.actions import RunbookSteps
 from antipode.store.tables import QuestionRow, RunRow, VnfRow
 from tests.unit.console.conftest import House, Page, Visitor, run, step
 from tests.unit.keystones import PROJECT
@@ -370,6 +371,17 @@ def test_a_choice_that_is_none_is_refused(known: House, query: str) -> None:
 
 
 # ---- runs ----
+
+
+def test_neither_commands_nor_what_they_print_are_shown(known: House) -> None:
+    said = "runbook step x: /bin/check ended with exit code 1: token=s3cret"
+    runs = known.deployment.runs
+    runs.create(run("failover-spoke", state="failed", reason=f"failed: {said}"))
+    facts = {"exit_code": 1, "output": "token=s3cret", "error": said}
+    spoke = step("failover-spoke", 1, name=RunbookSteps.DO.words, state="failed", result=facts)
+    runs.keep("failover-spoke", 1, [spoke])
+    page = known.logged_in("boss").get("/runs/failover-spoke").text
+    assert "exit code 1" in page and "s3cret" not in page
 
 
 @pytest.mark.parametrize("state", ["failed", "running", "awaiting"])

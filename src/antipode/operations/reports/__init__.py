@@ -71,7 +71,7 @@ class _Maker:
 
     def report(self, row: RunRow) -> Report:
         steps, parts = self._deployment.runs.steps(row.id), self._deployment.runs.parts([row])
-        clean = _Cleaner([*steps, *self._steps_below(parts)])  # a part's error is its whole's, too
+        clean = Cleaner([*steps, *self._steps_below(parts)])  # a part's error is its whole's, too
         request, result = row.request or {}, dict(row.result)
         confirmed_at = request.get("confirmed_at")
         ended = row.ended_at
@@ -161,7 +161,7 @@ class _Maker:
         return Objective(reached_s=found, target_s=wanted, met=met)
 
 
-class _Cleaner:
+class Cleaner:
     """Takes out of words what steps may have from an operator's commands, and makes the rest
     harmless to look at.
     """
@@ -177,15 +177,28 @@ class _Cleaner:
         self._secrets = sorted((s for s in found if len(s) > 3), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
+        return visible(self.without(text))
+
+    def without(self, text: str) -> str:
+        """The text with a note in the place of such words."""
         for secret in self._secrets:
             text = text.replace(secret, LEFT_OUT)
-        return visible(text)
+        return text
+
+    def result(self, step: StepRow) -> Json:
+        """The facts of a step without such words."""
+        is_note = step.state in (NOTED, WARNING)
+        return {
+            name: self.without(value) if isinstance(value, str) else value
+            for name, value in step.result.items()
+            if is_note or name not in _WORDS
+        }
 
     def fact(self, value: Any) -> Fact:
         return self(value) if isinstance(value, str) else value
 
 
-def _step(step: StepRow, clean: _Cleaner) -> ReportStep:
+def _step(step: StepRow, clean: Cleaner) -> ReportStep:
     is_note = step.state in (NOTED, WARNING)
     words = step.result.get("words", step.name) if is_note else step.name
     error = step.result.get("error")
@@ -205,7 +218,7 @@ def _step(step: StepRow, clean: _Cleaner) -> ReportStep:
     )
 
 
-def _content(result: Mapping[str, Any], clean: _Cleaner) -> Content | None:
+def _content(result: Mapping[str, Any], clean: Cleaner) -> Content | None:
     """The findings of a drill or of a deep verification."""
     found = result.get("content") or result.get("volumes")
     if not isinstance(found, list) or not all(isinstance(f, dict) for f in found):
@@ -220,12 +233,12 @@ def _content(result: Mapping[str, Any], clean: _Cleaner) -> Content | None:
     )
 
 
-def _leaks(result: Mapping[str, Any], clean: _Cleaner) -> list[str] | None:
+def _leaks(result: Mapping[str, Any], clean: Cleaner) -> list[str] | None:
     found = result.get("leaks", result.get("left"))
     return None if found is None else [clean(str(one)) for one in found]
 
 
-def _deviations(row: RunRow, steps: Iterable[StepRow], clean: _Cleaner) -> Iterator[str]:
+def _deviations(row: RunRow, steps: Iterable[StepRow], clean: Cleaner) -> Iterator[str]:
     result = row.result
     if row.state != "succeeded":
         yield clean(f"the run {row.state}: {row.reason or 'no reason is kept'}")
@@ -264,7 +277,7 @@ def _number(value: object) -> float | None:
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
-def _joined(value: object, clean: _Cleaner) -> Fact:
+def _joined(value: object, clean: Cleaner) -> Fact:
     if isinstance(value, list):
         return clean(", ".join(map(str, value)))
     return clean(str(value)) if not isinstance(value, int | float | bool) else value
