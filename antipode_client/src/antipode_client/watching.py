@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antipode_client.client import Client
+from antipode_client.lines import in_one_line
 
 Json = dict[str, Any]
 ENDED = frozenset({"succeeded", "failed", "aborted", "rejected", "expired"})
@@ -50,7 +51,7 @@ def follow(
         for step in client.pages("runs", run, "steps"):
             if step["state"] != "running" and step["id"] not in shown:
                 shown.add(step["id"])
-                say(step_in_words(step))
+                say(in_one_line(step_in_words(step)))
         if found["state"] != state:
             state = found["state"]
             words = HELP.get(state, state.replace("_", " ")).format(id=run)

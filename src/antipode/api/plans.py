@@ -15,6 +15,7 @@ from antipode.api.runs import IdempotencyKey, OnePreview, OneRun, Preview, get_r
 from antipode.errors import NotConfirmed
 from antipode.operations import approvals, plans
 from antipode.operations.shown import plan as words
+from antipode.screen import visible
 
 ROUTES = APIRouter(prefix="/v1", tags=["plans"])
 Json = dict[str, Any]
@@ -65,7 +66,7 @@ def preview_plan(asked: Asked, plan: PlanName, given: GivenPlanRun) -> OnePrevie
     return OnePreview(
         preview=Preview(
             kind=given.run.kind,
-            lines=list(words.lines(found)),
+            lines=[visible(line) for line in words.lines(found)],
             details=words.record(found),
             approvals_needed=approvals.needed(asked.deployment, plans.request(found)),
         )

@@ -34,6 +34,7 @@ from antipode.operations.progress import outlook
 from antipode.operations.reports import Cleaner
 from antipode.operations.resume import must_be_confirmed, resume
 from antipode.operations.run_tree import under
+from antipode.screen import visible
 from antipode.store.runs import AWAITING, NEVER_BEGUN, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
 
@@ -367,7 +368,7 @@ def preview_run(asked: Asked, vnf: VnfName, given: GivenRun) -> OnePreview:
     needed = approvals.needed(asked.deployment, found.request())
     shown = Preview(
         kind=given.run.kind,
-        lines=list(found.lines),
+        lines=[visible(line) for line in found.lines],
         details=found.details,
         approvals_needed=needed,
     )

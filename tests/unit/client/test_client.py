@@ -11,6 +11,7 @@ import requests
 import responses
 from antipode_client.client import Client
 from antipode_client.errors import Fault
+from antipode_client.osc.v1 import tables
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 
@@ -52,6 +53,18 @@ def test_all_pages_of_a_list_are_read(api: Any, client: Client) -> None:
     api.get(f"{API}/v1/vnfs", json={"vnfs": [{"name": "c"}], "vnfs_links": []})
     assert [vnf["name"] for vnf in client.pages("vnfs")] == ["a b", "c"]
     assert api.calls[1].request.params["marker"] == "a b"
+
+
+def test_what_is_said_of_a_run_steers_no_terminal(api: Any, client: Client) -> None:
+    hostile = {**step(1, "succeeded"), "resource": "db\x1b[2J\nrun protect-1: succeeded\u202e"}
+    api.get(f"{API}/v1/runs/protect-1", json=run("failed"))
+    api.get(f"{API}/v1/runs/protect-1/steps", json={"steps": [hostile], "steps_links": []})
+    said: list[str] = []
+    watching.follow(client, "protect-1", said.append)
+    assert all(line.isprintable() for line in said)
+    _, (cell,) = tables.details({"name": hostile["resource"]})
+    assert str(cell).isprintable()
+    assert cell.machine_readable() == hostile["resource"]
 
 
 def test_no_more_pages_are_read_than_are_wanted(api: Any, client: Client) -> None:

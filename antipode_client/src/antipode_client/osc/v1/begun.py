@@ -12,6 +12,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 
 from antipode_client import watching
+from antipode_client.lines import in_one_line
 from antipode_client.osc.v1.tables import client_of, details
 
 Json = dict[str, Any]
@@ -81,7 +82,7 @@ class Run(command.ShowOne):
 
     def _confirm(self, preview: Mapping[str, Any], name: str) -> None:
         for line in preview["preview"]["lines"]:
-            print(line, file=sys.stderr)
+            print(in_one_line(line), file=sys.stderr)
         needed = preview["preview"]["approvals_needed"]
         if needed:
             print(f"it begins when {needed} others have approved it", file=sys.stderr)
@@ -102,9 +103,10 @@ def ended(client: Any, run: str) -> Json:
     """
     found = watching.follow(client, run, lambda line: print(line, file=sys.stderr, flush=True))
     if found["state"] != "succeeded":
+        why = in_one_line(found["reason"] or "no reason is known")
         raise exceptions.CommandError(
             f"run {run} has {'' if found['state'] != 'aborted' else 'been '}{found['state']}:"
-            f" {found['reason'] or 'no reason is known'}; see: openstack dr run show {run}"
+            f" {why}; see: openstack dr run show {run}"
         )
     return found
 

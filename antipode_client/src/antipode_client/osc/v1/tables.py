@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from cliff.columns import FormattableColumn
 from osc_lib.cli import format_columns
 from osc_lib.command import command
 
 from antipode_client.client import Client
+from antipode_client.lines import in_one_line
 
 Json = dict[str, Any]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -31,11 +33,21 @@ def shown(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return format_columns.DictColumn(value)
+    if isinstance(value, str) and not value.isprintable():
+        return _Hostile(value)
     if isinstance(value, list):
         if all(isinstance(one, Mapping) for one in value):
             return format_columns.ListDictColumn(value)
         return format_columns.ListColumn(value)
     return value
+
+
+class _Hostile(FormattableColumn):  # type: ignore[misc]
+    """Text that could steer a terminal: for people it is escaped."""
+
+    def human_readable(self) -> str:
+        """As cliff calls it."""
+        return in_one_line(str(self._value))
 
 
 def details(resource: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Any]]:
