@@ -18,6 +18,8 @@ from antipode.operations.proposals import Proposal
 
 MOST = 2000
 """Sessions; the one that was used longest ago makes room."""
+MOST_OF_ONE = 20
+"""Sessions of one user, so that none makes those of others end."""
 MOST_PROPOSALS = 20
 """Of one session."""
 PROPOSAL_S = 1800.0
@@ -79,6 +81,10 @@ class Sessions:
         name, now = secrets.token_urlsafe(32), time.time()
         session = Session(found.caller, found.token, secrets.token_urlsafe(32), now, now, now)
         with self._lock:
+            account = session.caller.account
+            own = [key for key, one in self._known.items() if one.caller.account == account]
+            for key in own[: max(len(own) - MOST_OF_ONE + 1, 0)]:
+                del self._known[key]
             self._known[_key(name)] = session
             while len(self._known) > MOST:
                 self._known.popitem(last=False)

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.routing import Route
 
 from antipode.api import rate
+from antipode.api.identity import LoggedIn, Password
 from antipode.api.rate import Buckets
 from antipode.api.rules import KINDS, RULES
 from antipode.console.app import PAGES
 from antipode.console.pages import changes
+from antipode.console.sessions import MOST_OF_ONE, Sessions
 from antipode.console.web import COOKIE, HEADERS, ROOT
 from antipode.errors import TooManyRequests
 from antipode.operations import proposals
+from antipode.sandbox.keystone import STAFF
 from tests.unit.console.conftest import House, Page, run
-from tests.unit.keystones import Served
+from tests.unit.keystones import PASSWORD, Served
 
 ROUTES = [route for room in PAGES for route in room.ROUTES]
 SOURCE = Path(changes.__file__).parents[1]
@@ -189,6 +193,17 @@ def test_a_session_is_over_with_its_time_and_with_its_token(house: House) -> Non
     session = house.session_of(visitor)
     session.caller = type(session.caller)(**{**session.caller.__dict__, "expires_at": 1.0})
     assert visitor.get("/").status_code == 303
+
+
+def test_a_user_that_logs_in_often_ends_no_session_of_others(house: House) -> None:
+    sessions = Sessions(60.0, 600.0)
+    caller = house.installation.keystones.log_in(Password("boss", PASSWORD, project=STAFF)).caller
+    others, _ = sessions.begin(LoggedIn(caller, "x"))
+    eager = LoggedIn(replace(caller, user_id="eager"), "y")
+    names = [sessions.begin(eager)[0] for _ in range(30)]
+    assert sessions.find(others, by_person=False) is not None
+    alive = [name for name in names if sessions.find(name, by_person=False) is not None]
+    assert alive == names[-MOST_OF_ONE:]
 
 
 def test_a_logout_ends_the_session_on_the_server(house: House) -> None:
