@@ -164,8 +164,13 @@ def _usable(servers: Sequence[Json], planned: ServerPlan) -> Json | None:
     """That which an earlier attempt has booted. One that was renamed since is somebody's now, as
     the copy that was put aside before a second recovery from the same point.
     """
-    there = (s for s in servers if s["status"] != "ERROR" and s["name"] == planned.name)
+    there = (s for s in servers if s["status"] != "ERROR" and s["name"] == _name(planned))
     return next(there, None)
+
+
+def _name(planned: ServerPlan) -> str:
+    """As the server is called here; in a drill not as the member is."""
+    return planned.called or planned.name
 
 
 def _create(
@@ -190,7 +195,7 @@ def _body(
     ours: dict[str, str],
 ) -> Json:
     body: Json = {
-        "name": planned.called or planned.name,
+        "name": _name(planned),
         "flavorRef": planned.flavor_id,
         # Libvirt does not take device names: the order of the list is the order of the devices.
         "block_device_mapping_v2": [
