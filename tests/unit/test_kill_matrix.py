@@ -756,7 +756,7 @@ def renamed(shown: Any, names: dict[str, str]) -> Any:
     return json.loads(text)
 
 
-NOT_REPEATED = re.compile("volume from snapshot|remove ")
+NOT_REPEATED = re.compile("volume from snapshot|remove |VNF of the plan")
 """Steps that are not done again when what they were to do is found done."""
 
 
