@@ -212,7 +212,7 @@ def test_a_kept_key_that_is_gone_is_in_the_plan(keyed: Keyed) -> None:
 def test_a_kept_key_that_is_gone_is_in_the_plan_though_an_import_has_failed(keyed: Keyed) -> None:
     keyed.world.protect()
     (record,) = keyed.newest().chain(VOLUME)[-1:]
-    failed = {"volume_id": NO_VOLUME, "status": "error"}
+    failed = {"volume_id": NO_VOLUME, "status": "error", "container": None}
     keyed.world.b.backups[record.id] = {**A_BACKUP, "id": record.id, **failed}
     prepare(keyed.world.here, "v", "site-b", None)
     keyed.keys["site-b"].secrets.clear()

@@ -216,7 +216,8 @@ def test_a_failed_import_on_which_imported_increments_rest_is_in_the_plan(
 ) -> None:
     base, increment = [r for r in point.backups.values() if r.volume_id == "db-root"][:2]
     failed = {"volume_id": NO_VOLUME, "status": "error", "has_dependent_backups": True}
-    there.backups[base.id] = {**A_BACKUP, "parent_id": None, **failed, "id": base.id}
+    never = {"parent_id": None, "container": None}
+    there.backups[base.id] = {**A_BACKUP, **never, **failed, "id": base.id}
     there.backups[increment.id] = {
         **A_BACKUP,
         "id": increment.id,
