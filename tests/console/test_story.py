@@ -38,7 +38,7 @@ def test_a_vnf_is_led_through_a_disaster_in_the_browser(laid: Visit, browser: Br
     barriers: list[str] = []
 
     def look(name: str) -> None:
-        """Keep a picture, of a phone too, and see that nobody is kept out."""
+        """Keep a picture, of a phone too, and see that it is accessible to all."""
         browser.shot(name)
         barriers.extend(browser.barriers())
 

@@ -47,7 +47,7 @@ def attached(
 
 
 @pytest.mark.core
-def test_a_volume_that_is_attached_to_a_host_is_nobody_elses(
+def test_a_volume_that_is_attached_to_a_host_is_taken(
     other_site: Site,
     other_things: Things,
     attached: Callable[[str], tuple[str, dict[str, Any]]],

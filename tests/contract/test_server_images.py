@@ -253,9 +253,9 @@ def test_a_property_that_is_set_after_the_boot_demands_nothing(site: Site, thing
 
 
 def test_an_image_of_a_server_that_is_not_there_is_refused(site: Site) -> None:
-    nobody = "00000000-0000-0000-0000-000000000007"
-    assert refused(lambda: site.compute.create_image(nobody, "n", {}, ANSWER_S)).status == 404
-    assert site.images.image(nobody) is None
+    unknown = "00000000-0000-0000-0000-000000000007"
+    assert refused(lambda: site.compute.create_image(unknown, "n", {}, ANSWER_S)).status == 404
+    assert site.images.image(unknown) is None
 
 
 def test_a_tenant_has_images_of_its_servers_made(
@@ -413,15 +413,15 @@ def test_an_image_that_has_its_bytes_takes_no_others(things: Things) -> None:
 
 
 def test_the_bytes_of_an_image_that_is_not_there_are_refused(site: Site) -> None:
-    nobody = "00000000-0000-0000-0000-000000000007"
+    unknown = "00000000-0000-0000-0000-000000000007"
 
     def read() -> None:
-        with site.images.streams.read(nobody):
+        with site.images.streams.read(unknown):
             raise AssertionError("there is nothing to read")
 
     assert refused(read).status == 404
     content = Content(iter([b"x"]), 1)
-    assert refused(lambda: site.images.streams.write(nobody, content)).status == 404
+    assert refused(lambda: site.images.streams.write(unknown, content)).status == 404
 
 
 def test_what_glance_limits_is_told_or_nothing_is(site: Site) -> None:

@@ -182,7 +182,7 @@ def test_what_no_failover_has_taken_can_be_removed_at_the_active_site(
     assert world.rows == {}
     with pytest.raises(NotFound):
         operation.remove(deployment, "hlr", "nowhere")
-    with pytest.raises(InvalidInput):  # nothing stands anew where it is active
+    with pytest.raises(InvalidInput):  # no volume stands where the VNF is active
         operation.request(deployment, "hlr", "site-a", FIRST)
 
 

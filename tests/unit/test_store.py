@@ -41,7 +41,7 @@ def test_an_empty_database_is_migrated_to_the_tables_of_the_models(engine: Engin
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_a_new_state_directory_and_the_files_in_it_are_nobody_elses_to_read(
+def test_a_new_state_directory_and_the_files_in_it_are_read_by_their_owner_only(
     engine: Engine, tmp_path: Path
 ) -> None:
     with engine.begin() as connection:
