@@ -79,6 +79,11 @@ class Proposal:
     approvals_needed: int = 0
     """by others than the operator, before it begins"""
 
+    @property
+    def loses_what_is_newer(self) -> bool:
+        """Whether what was written after its recovery point is lost."""
+        return self.point is not None and self.loses_s is not None
+
 
 Propose = Callable[[Deployment, str, Wish], Proposal]
 

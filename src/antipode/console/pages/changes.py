@@ -244,7 +244,7 @@ def _planned(asked: Asked, how: Propose, about: About, subject: str, path: str) 
             "proposal": proposal,
             "name": asked.session.propose(proposal),
             "forecast": _forecast(asked, subject, proposal.site)
-            if proposal.verb == "failover"
+            if proposal.loses_what_is_newer
             else None,
         }
     except AntipodeError as error:

@@ -24,7 +24,7 @@ def _list(asked: Asked) -> Response:
 def _show(asked: Asked) -> Response:
     name = plan_of(asked, "plan:get")
     verbs = [
-        (verb, about.title.removesuffix(" plan") + " …", "danger" if verb == "failover" else "")
+        (verb, about.title.removesuffix(" plan") + " …", "danger" if about.is_grave else "")
         for verb, about in OF_PLAN.items()
         if asked.may("plan:run", None)
     ]

@@ -16,6 +16,7 @@ from antipode.console.pages.overview import seen
 from antipode.console.pictures import Chart, Dated, Measured
 from antipode.console.web import Asked, route
 from antipode.console.words import clock, figures_of, of_text, size, span_of
+from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, NotFound
 from antipode.model.readiness import Level
 from antipode.model.rpo import RpoState
@@ -36,6 +37,11 @@ NEWEST_RUNS = 8
 IN_A_CHART = 40
 MONTH_S = 30 * 86400.0
 MOST_AT_ONCE = 200
+AT_ONCE: Mapping[str, Callable[[Deployment, str], RunRow]] = {
+    "protect": protect.request,
+    "precheck": precheck.request,
+}
+"""What begins without a plan that is shown and confirmed."""
 """VNFs of one bulk action."""
 WEAK = ("none", "volume", "member")
 """Consistency labels that do not span members."""
@@ -99,7 +105,7 @@ def _paged(wanted: str, rows: int) -> tuple[int, int]:
 
 def _in_bulk(asked: Asked) -> Response:
     verb, names = asked.form["verb"], list(dict.fromkeys(asked.form.all("vnf")))
-    if verb not in ("protect", "precheck"):
+    if verb not in AT_ONCE:
         raise InvalidInput("choose what to do with the VNFs")
     if not 0 < len(names) <= MOST_AT_ONCE:
         raise InvalidInput(f"choose 1 to {MOST_AT_ONCE} VNFs")
@@ -116,11 +122,7 @@ def _in_bulk(asked: Asked) -> Response:
 def _asked_for(asked: Asked, name: str, verb: str) -> str:
     """Queue a run that needs no confirmation; its id."""
     asked.must_run(verb, asked.project_of_vnf(name))
-    run = (
-        protect.request(asked.deployment, name)
-        if verb == "protect"
-        else precheck.request(asked.deployment, name)
-    )
+    run = AT_ONCE[verb](asked.deployment, name)
     with asked.room(asked.project_of_vnf(name)):
         return str(submit(asked.deployment, run)["run"])
 
@@ -179,6 +181,7 @@ def _show(asked: Asked) -> Response:
         runs=runs,
         protections=protections.protections(asked.deployment, name) if known else [],
         verbs=list(_verbs(asked, name, known)),
+        at_once=AT_ONCE,
         next_step=_next_step(name, known),
     )
 
