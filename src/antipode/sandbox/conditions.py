@@ -55,7 +55,7 @@ SECONDS = {
 sites need on two cores.
 """
 
-OF_CALLS = ("error", "slow", "hang", "drop", "lost", "twice")
+OF_CALLS = ("error", "slow", "stuck", "hang", "drop", "lost", "twice")
 OF_OPERATIONS = ("error", "slow", "stuck")
 
 
@@ -63,10 +63,11 @@ class Rule(BaseModel):
     """Something that goes wrong: `effect` on what has a name in which the regular expression `on`
     is found.
 
-    Of calls: `error` (refused with `status`), `slow` (`seconds` later), `hang` (never answered),
-    `drop` (the connection is closed before anything is done), `lost` (done, and the connection
-    closed instead of answered), `twice` (delivered two times). Of what comes after an answer:
-    `error` (ends in the error status), `slow`, `stuck` (stays as it is until the rule is removed).
+    Of calls: `error` (refused with `status`), `slow` (`seconds` later), `stuck` (done and answered
+    once the rule is removed), `hang` (never answered), `drop` (the connection is closed before
+    anything is done), `lost` (done, and the connection closed instead of answered), `twice`
+    (delivered two times). Of what comes after an answer: `error` (ends in the error status),
+    `slow`, `stuck` (stays as it is until the rule is removed).
     """
 
     model_config = ConfigDict(extra="forbid")

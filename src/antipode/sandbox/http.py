@@ -220,6 +220,8 @@ class _Door:
         if rule and rule.effect == "hang":
             await conditions.until_removed(rule)
             return _cut(request)
+        if rule and rule.effect == "stuck":
+            await conditions.until_removed(rule)
         if rule and rule.effect == "slow":
             await asyncio.sleep(rule.seconds)
         answer = await self._answer(request, body)
