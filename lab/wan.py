@@ -131,6 +131,22 @@ def link_is_cut(site: Site) -> bool:
     return exists(site) and _has(site, LINK_CUT)
 
 
+def part(site: Site, other: Site) -> None:
+    """Drop what the site sends to another one, so that what it copies there hangs; the host reaches
+    both as before.
+    """
+    _add(site, _to(other))
+
+
+def reunite(site: Site, other: Site) -> None:
+    """Undo `part`."""
+    _remove(site, _to(other))
+
+
+def _to(other: Site) -> Rules:
+    return (("OUTPUT", "-o", "wan0", "-d", other.address, "-j", "DROP"),)
+
+
 Rules = Sequence[Sequence[str]]
 """Of iptables: chain and match of each."""
 

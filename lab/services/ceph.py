@@ -96,6 +96,21 @@ def add_user(site: Site, entity: str, capabilities: Mapping[str, str]) -> None:
     inside.run(site, ["ceph", "auth", "import", "-i", str(file)])
 
 
+def configuration_of(other: Site, site: Site) -> Path:
+    """Write how the site's own services reach the cluster of another as CLIENT, which may be down.
+
+    Returns: the file, with the key of that user.
+    """
+    name = f"client.{CLIENT}"
+    secret = key(make_keyring(other, name, CAPABILITIES[name]))
+    file = site.etc / "ceph" / f"{other.name}.conf"
+    lines = ["[global]", f"mon_host = {addresses(other)}", f"[{name}]", f"key = {secret}", ""]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text("\n".join(lines))
+    return file
+
+
 def status(site: Site) -> dict[str, Any]:
     """`ceph status`; raises NotReady when no monitor answers."""
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import inside
+from lab import extras, inside
 from lab.service import NotReady, Program, Service
 from lab.services import barbican, ceph, glance, identity, rpc, wsgi
 from lab.services.openstack_conf import (
@@ -26,7 +26,7 @@ from lab.services.openstack_conf import (
     write,
 )
 from lab.services.schema import TIMEOUT, Schema
-from lab.site import BACKUP_STORE, Site
+from lab.site import BACKUP_STORE, SITES, Site
 
 PORT = 8776
 BACKEND = "rbd1"
@@ -85,6 +85,7 @@ def configure(site: Site) -> None:
             "rbd_store_chunk_size": 4,
             "rados_connect_timeout": 30,
             "report_discard_supported": True,
+            **_replication_target(site),
         },
         "coordination": {"backend_url": f"file://{home}/coordination"},
         **token_validation(site, "cinder"),
@@ -92,6 +93,22 @@ def configure(site: Site) -> None:
         **oslo(site, "cinder"),
     }
     write(_conf(site), sections)
+
+
+def _replication_target(site: Site) -> Section:
+    """The other site's cluster, to which Cinder can have the back end fail over: as a volume type
+    says, a volume is mirrored there. A part of the extra `replication`.
+    """
+    if not extras.has(site, extras.REPLICATION):
+        return {}
+    [other] = (s for s in SITES.values() if s != site)
+    found = {
+        "backend_id": other.name,
+        "conf": ceph.configuration_of(other, site),
+        "user": ceph.CLIENT,
+        "secret_uuid": other.ceph_secret,
+    }
+    return {"replication_device": ",".join(f"{name}:{value}" for name, value in found.items())}
 
 
 def _backup_options() -> dict[str, object]:
@@ -159,9 +176,11 @@ class CinderStorage(Service):
     after = ("cinder-api", "ceph")
 
     def programs(self, site: Site) -> Sequence[Program]:
+        replicates = extras.mark(site, extras.REPLICATION)
         return [
-            Program(name, daemon(name, _conf(site)))
-            for name in ("cinder-scheduler", "cinder-volume", "cinder-backup")
+            Program("cinder-scheduler", daemon("cinder-scheduler", _conf(site))),
+            Program("cinder-volume", daemon("cinder-volume", _conf(site)), replicates),
+            Program("cinder-backup", daemon("cinder-backup", _conf(site))),
         ]
 
     def check_ready(self, site: Site) -> None:

@@ -40,7 +40,7 @@ class Tenant(Service):
                     name=volume_type, extra_specs={"volume_backend_name": BACKEND}
                 )
         if names.has_image:
-            _upload_image(admin)
+            upload_image(admin)
         demo = identity.connect(site, USER, PROJECT)
         make_network(demo, names.network, cidr=CIDR, allocation_pools=[POOL], gateway_ip=None)
         _make_security_group(demo)
@@ -70,7 +70,7 @@ def _put(service: Any, path: str, body: dict[str, Any]) -> None:
     answer.raise_for_status()
 
 
-def _upload_image(admin: Any) -> None:
+def upload_image(admin: Any) -> None:
     """Upload the guest image, unless it is there as it is built today; an older one is replaced."""
     from lab.guest import image
 

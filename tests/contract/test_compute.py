@@ -666,6 +666,29 @@ def test_a_lock_from_another_project_is_known_and_not_released_by_its_owner(
     assert there(site.compute.server(server))["locked"] is False
 
 
+def test_what_was_done_to_a_server_says_by_whom_the_newest_first_and_not_what_was_refused(
+    things: Things, site: Site, tenant: Site, administrator: Any, image: dict[str, Any]
+) -> None:
+    server = things.server(things.volume(imageRef=image["id"]))["id"]
+    owner, other = tenant.project_id, administrator.current_project_id
+    tenant.compute.stop_server(server)
+    until(lambda: there(site.compute.server(server))["status"] == "SHUTOFF", "it is off")
+    administrator.compute.lock_server(server)
+    assert refused(lambda: tenant.compute.start_server(server)).status == 409
+    administrator.compute.start_server(server)
+    until(lambda: there(site.compute.server(server))["status"] == "ACTIVE", "it is on")
+    done = compute(tenant).get(f"/servers/{server}/os-instance-actions")["instanceActions"]
+    assert [(d["action"], d["project_id"]) for d in done] == [
+        ("start", other),
+        ("lock", other),
+        ("stop", owner),
+        ("create", owner),
+    ]
+    creator, stopper = done[-1]["user_id"], done[-2]["user_id"]
+    assert creator != stopper  # two users of one project
+    administrator.compute.unlock_server(server)
+
+
 @pytest.mark.core
 def test_a_server_that_is_being_stopped_can_be_locked(
     things: Things, site: Site, image: dict[str, Any]

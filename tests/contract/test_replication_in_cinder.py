@@ -6,6 +6,8 @@ would put those into error.
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +59,26 @@ def fail_over(site: Site, to: str) -> None:
     until(lambda: service(site)["replication_status"] != "failing-over", "it has failed over")
 
 
+def await_copy(sandbox: Sandbox | None, target: str, volume: dict[str, Any]) -> None:
+    """Return when the target has the volume: Cinder says that it is replicated before that, and
+    puts it into error where it fails over then.
+    """
+    if sandbox:
+        return
+    from lab.services.operator_rbd import replication_settings
+    from lab.site import SITES
+
+    settings = replication_settings(SITES[target])
+    image = f"{settings.pool}/volume-{volume['id']}"
+    command = [str(settings.rbd), "mirror", "image", "status", image, "--format", "json"]
+
+    def follows() -> bool:
+        asked = subprocess.run(command, capture_output=True, check=False)
+        return asked.returncode == 0 and json.loads(asked.stdout)["state"] == "up+replaying"
+
+    until(follows, f"the copy of {image} follows")
+
+
 def test_a_back_end_without_a_target_says_so_and_fails_over_to_none(
     site: Site, sandbox: Sandbox | None
 ) -> None:
@@ -79,7 +101,7 @@ def test_a_volume_is_replicated_by_its_type(site: Site, things: Things) -> None:
 
 
 def test_a_back_end_fails_over_and_back_with_the_volumes_that_are_replicated(
-    site: Site, things: Things, target: str, replicated: str
+    site: Site, things: Things, target: str, replicated: str, sandbox: Sandbox | None
 ) -> None:
     if unreplicated(site):
         pytest.skip("the back end has volumes that are not replicated")
@@ -87,6 +109,7 @@ def test_a_back_end_fails_over_and_back_with_the_volumes_that_are_replicated(
     assert pool["capabilities"]["replication_enabled"] is True
     volume = things.volume(volume_type=replicated)
     assert status(site, volume) == "enabled"
+    await_copy(sandbox, target, volume)
     fail_over(site, target)
     try:
         now = service(site)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VNF whose objects Swift's container sync carries to the other real site: they are there byte
-by byte when every process of site-a was killed, and nothing of that site is taken any more.
+by byte when every process of site-a was killed, and what keeps them from arriving is seen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from antipode.datastores.swift_marker import NAME as MARKER
-from lab import canary, power
+from lab import canary, power, wan
 from lab.checker import check
 from lab.desk import PROJECT as TREE
 from lab.desk import Desk
@@ -53,6 +53,7 @@ class Media:
         settings = {
             "containers": [self.container.name],
             "secret": str(secret),
+            "stale_after": "1m",
         }
         known = yaml.safe_load(desk.configuration.read_text())
         sites = {site: {"cloud": site, **settings} for site in SITES}
@@ -71,6 +72,9 @@ class Media:
         done = self.desk.run("datastore", "status", VNF, "-f", "json")
         rows = json.loads(done.stdout)
         return {row["site"]: row for row in rows if row["datastore"] == MEDIA}
+
+    def health(self, site: Site) -> str:
+        return str(self.status()[site.name]["health"])
 
 
 @pytest.fixture
@@ -130,3 +134,40 @@ def test_a_killed_site_has_each_object_at_the_other_byte_by_byte(
     media.desk.tell(*PREPARE, "--overwrite", site_a.name)
     arrives(media.container, site_a, "new", b"new")
     assert media.objects(site_a) == media.objects(site_b)
+
+
+def test_a_key_that_is_wrong_and_a_link_that_is_cut_are_seen_and_mended(
+    media: Media, site_a: Site, site_b: Site
+) -> None:
+    desk, container = media.desk, media.container
+    desk.ask("protect", VNF)
+    container.request("POST", site_b, headers={"X-Container-Sync-Key": "another"})
+    container.put(site_a, "refused", b"1")  # Swift answers 201
+    wait_until(lambda: refusals(site_a, container) > 0, "the daemon was refused", PATIENCE_S)
+    assert media.health(site_b) == "broken"
+    failed = desk.run("protect", VNF, "-f", "json")
+    assert json.loads(failed.stderr.splitlines()[-1])["error"]["code"] == "preflight-failed"
+    assert container.get(site_b, "refused") is None
+    desk.tell(*PREPARE)
+    arrives(container, site_b, "refused", b"1")
+    replicates(media, site_b)
+
+    wan.part(site_a, site_b)
+    try:
+        container.put(site_a, "held up", b"2")
+        wait_until(
+            lambda: media.health(site_b) == "stopped", "the copy is seen to be old", PATIENCE_S, 2
+        )
+        assert container.get(site_b, "held up") is None
+    finally:
+        wan.reunite(site_a, site_b)
+    arrives(container, site_b, "held up", b"2")
+    desk.tell(*PREPARE)
+    replicates(media, site_b)
+    desk.ask("protect", VNF)
+    assert len(desk.ask("recovery-point", "list", VNF)) == 2
+
+
+def replicates(media: Media, site: Site) -> None:
+    """Return when the copy is seen to follow: a look at the original has a new marker sent."""
+    wait_until(lambda: media.health(site) == "replicating", "it replicates", PATIENCE_S, 2)

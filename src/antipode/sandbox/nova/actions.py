@@ -32,21 +32,8 @@ class Actions(Part):
         ]
 
     async def _done(self, call: Call, item: str) -> Json:
-        """Of what was done to a server, the locks that were set and released: the newest first."""
+        """Of what was done to a server, its creation, its power and its locks: the newest first."""
         return {"instanceActions": self._servers.find(call, item).get("_done", [])}
-
-    def _note(self, server: Json, call: Call, action: str) -> None:
-        done = {
-            "action": action,
-            "project_id": call.caller.project_id,
-            "instance_uuid": server["id"],
-        }
-        done |= {
-            "user_id": call.caller.user_id,
-            "start_time": self._servers.conditions.timestamp(),
-            "message": None,
-        }
-        server["_done"] = [done, *server.get("_done", [])]
 
     async def _act(self, call: Call, item: str) -> Json | web.Response | None:
         action = next(iter(call.body), "")
@@ -60,13 +47,13 @@ class Actions(Part):
         if action == "lock":
             # an owner's lock of what is locked changes nothing, its reason included
             if not server["locked"] or server["tenant_id"] != call.caller.project_id:
-                self._note(server, call, action)
+                self._servers.note(server, call.caller, action)
                 self._servers.table.keep(
                     server, locked=True, locked_reason=wanted.get("locked_reason")
                 )
         elif action == "unlock":
             self._servers.refuse_lock_of_others(server, call.caller)
-            self._note(server, call, action)
+            self._servers.note(server, call.caller, action)
             self._servers.table.keep(server, locked=False, locked_reason=None)
         elif action == "createImage":
             return await self._images.create(call, server, call.part(action))
@@ -85,6 +72,7 @@ class Actions(Part):
             self._switch(
                 server, action, str(wanted.get("type", "")) if isinstance(wanted, dict) else ""
             )
+            self._servers.note(server, call.caller, action.removeprefix("os-"))
         else:
             raise Refused(400, f"There is no such action: {action}")
         return None

@@ -110,6 +110,7 @@ class Booting(Part):
                 "_pinned_zone": wanted.get("availability_zone"),
             }
         )
+        self._servers.note(server, call.caller, "create")
         if group:
             self._groups.join(group, server_id)
         refusal = self._refusal(server, ports)

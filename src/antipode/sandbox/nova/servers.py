@@ -260,12 +260,25 @@ class Servers(Part):
         """Refuse that a caller unlocks what was locked from another project than its own, and the
         other way round (`is_expected_locked_by`), unless it is an administrator.
         """
-        locked_from = next((done["project_id"] for done in server.get("_done", [])), None)
+        locks = (done for done in server.get("_done", []) if done["action"] in ("lock", "unlock"))
+        locked_from = next((done["project_id"] for done in locks), None)
         is_owners = locked_from == server["tenant_id"]
         expected = caller.project_id == server["tenant_id"]
         if server["locked"] and locked_from and is_owners != expected and not caller.is_admin:
             rule = "os_compute_api:os-lock-server:unlock:unlock_override"
             raise Refused(403, f"Policy doesn't allow {rule} to be performed.")
+
+    def note(self, server: Json, caller: Caller, action: str) -> None:
+        """Keep that something is done to a server, and by whom."""
+        done = {
+            "action": action,
+            "project_id": caller.project_id,
+            "instance_uuid": server["id"],
+            "user_id": caller.user_id,
+            "start_time": self.conditions.timestamp(),
+            "message": None,
+        }
+        self.table.keep(server, _done=[done, *server.get("_done", [])])
 
     def has_agent(self, server: Json) -> bool:
         if server["image"]:
