@@ -40,6 +40,13 @@ class MoverConfig(Model):
     """whether os-brick is asked for this host's initiator names and ports: iSCSI, Fibre Channel and
     NVMe need them, RBD does not
     """
+    at_once: Annotated[Whole, Field(ge=1)] = 4
+    """volumes that are written at once there, of standing ones; failovers have as many beside them
+    """
+    restores: bool = True
+    """whether recoveries have the mover write volumes also where none stand; else Cinder restores
+    these
+    """
 
 
 class SiteConfig(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def mover(request: pytest.FixtureRequest, tmp_path: Path) -> ChildMover:
     if on_lab and importlib.util.find_spec("rbd") is None:
         pytest.skip("the mover reaches Ceph by python3-rbd and python3-rados, which are not here")
     access = Access(site=BACKUP, cloud=BACKUP, store=STORE, store_cloud=STORE)
-    return ChildMover(access, tmp_path / "locks")
+    return ChildMover(access, tmp_path / "locks", nullcontext)
 
 
 def sealed(site: Site, store: Any, backup: dict[str, Any]) -> BackupRecord:
@@ -102,7 +103,7 @@ def moved(mover: ChildMover, site: Site, volume: str, **wanted: Any) -> Outcome:
     lock.prepare(mover.locks / claim)
     site.volumes.merge_metadata(volume, {CLAIM: claim})
     job = VolumeJob(volume=volume, claim=claim, **wanted)
-    return mover.carry(claim, [job], lambda: None)[volume]
+    return mover.carry(claim, [job], 1, lambda: None)[volume]
 
 
 @pytest.mark.core

@@ -212,14 +212,17 @@ class World:
             raise ResourceFailed(f"{busy} is never available")
         return found
 
+    def wait_gone(self, ids: Sequence[str], **how: Any) -> None:
+        assert not self.rows.keys() & set(ids)
+
     # ---- the mover, as `Mover` ----
 
-    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
+    def turn(self, volumes: int) -> AbstractContextManager[int]:
         self.fate.pass_by("before turn")
-        return nullcontext()
+        return nullcontext(volumes)
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         handle = os.open(self.locks / claim, os.O_RDWR)
         try:

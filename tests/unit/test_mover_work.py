@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -261,9 +261,9 @@ def test_a_mover_that_ends_at_once_says_why_for_each_volume(
     tmp_path: Path, chain: list[BackupRecord]
 ) -> None:
     access = Access(site="b", cloud="none-such", store="s", store_cloud="none-such")
-    mover = ChildMover(access, tmp_path)
+    mover = ChildMover(access, tmp_path, nullcontext)
     jobs = [VolumeJob(volume=v, claim="c", chain=chain) for v in ("v", "w")]
-    found = mover.carry("c", jobs, lambda: None)  # its lock was never prepared
+    found = mover.carry("c", jobs, 1, lambda: None)  # its lock was never prepared
     assert {(o.volume, o.code) for o in found.values()} == {
         ("v", "volume-taken"),
         ("w", "volume-taken"),
@@ -301,23 +301,6 @@ def test_what_fails_of_a_connection_repeats_no_secret_of_it(
         pass
     assert "s3cret" not in str(failed.value)
     assert deleted == ["a"]
-
-
-class Stops(Exception):
-    pass
-
-
-def test_a_run_that_waits_for_the_movers_turn_can_be_stopped(tmp_path: Path) -> None:
-    access = Access(site="b", cloud="none-such", store="s", store_cloud="none-such")
-    mover = ChildMover(access, tmp_path)
-
-    def stop() -> None:
-        raise Stops
-
-    with mover.turn(stop), pytest.raises(Stops), mover.turn(stop):
-        pass
-    with mover.turn(stop):
-        pass
 
 
 def shown(**metadata: str) -> dict[str, Any]:

@@ -73,15 +73,16 @@ class Recovering:
             timeline=_Timeline(self.roads),
             go_on=lambda: None,
             mover=more.get("mover", world),
+            mover_restores=more.get("mover_restores", True),
             keys=more.get("keys", ""),
             key=lambda source: f"{more.get('keys') or 'point'}/{source}",
         )
 
-    def provide(self) -> dict[str, str]:
+    def provide(self, road: Callable[..., dict[str, str]] = provided) -> dict[str, str]:
         # one thread: a killed process does nothing in another one
         with ThreadPoolExecutor(1) as pool:
             self.recovery.pool = pool
-            return provided(cast(Any, self.recovery), "server", [plan_of(w) for w in self.wants])
+            return road(cast(Any, self.recovery), "server", [plan_of(w) for w in self.wants])
 
     def must_have(self, made: dict[str, str]) -> None:
         """Each of these volumes has the bytes of its backup, and is marked as the recovery's."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config, VaultConfig
-from antipode.engine.limits import Limits
+from antipode.engine.limits import Limits, Party
 from antipode.errors import InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
 from antipode.model.datastore import StorageAt
@@ -77,7 +77,6 @@ class Deployment:
         self._sites: dict[str, Site] = {}
         self._objects: dict[str, Objects] = {}
         self._dns: dict[str, DnsProvider] = {}
-        self._movers: dict[str, Mover] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
@@ -271,7 +270,13 @@ class Deployment:
         return None if name is None else self.store(name)
 
     def mover(
-        self, site: Site, origin: str, wanted: str | None = None, *, urgent: bool = False
+        self,
+        site: Site,
+        origin: str,
+        wanted: str | None,
+        party: Party | None,
+        *,
+        urgent: bool = False,
     ) -> Mover:
         """That which writes volumes at a site from the backups of another; one that says why it
         does not, where this host has none.
@@ -279,7 +284,8 @@ class Deployment:
         Args:
             origin: the site of the backups.
             wanted: the backup store that the VNF file names.
-            urgent: for a recovery, which waits for no copy into the standing volumes of others.
+            party: the run for which it writes; None: it writes nothing.
+            urgent: for a failover, which waits for no copy into the standing volumes of others.
         """
         from antipode.mover.child import ChildMover, NoMover
         from antipode.mover.job import Access
@@ -300,13 +306,18 @@ class Deployment:
                 root_helper=settings.root_helper,
                 asks_host=settings.asks_host,
             )
-            with self._lock:
-                key = f"{access.cloud} {store} {urgent}"
-                if key not in self._movers:
-                    self._movers[key] = ChildMover(access, locks)
-                return self._movers[key]
+            if party is None:
+                return NoMover(locks, "it is asked to write nothing")
+            at_once = settings.at_once
+            turn = self.limits.moves(site.name, party, at_once, urgent=urgent)
+            return ChildMover(access, locks, turn)
         except InvalidInput as error:
             return NoMover(locks, str(error))
+
+    def mover_restores(self, site: str) -> bool:
+        """Whether recoveries at a site have the mover write volumes where none stand."""
+        settings = self.config.site(site).mover
+        return settings is not None and settings.restores
 
     def dns(self, wanted: str | None = None) -> DnsProvider:
         """A DNS provider of the configuration; the only one by default.

@@ -12,8 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from antipode.config import Limits as Settings
+
+Turn = Callable[[int], AbstractContextManager[int]]
+"""By a number of volumes: a place, and how many of them may be moved at once."""
 
 LOOK_S = 1.0
 """How often a waiting party checks whether its run must stop."""
@@ -101,6 +105,26 @@ class Slots(_Turns):
                 self._holders[party.vnf] -= 1
                 self._changed.notify_all()
 
+    @contextmanager
+    def hold_some(self, party: Party, most: int) -> Iterator[int]:
+        """Hold one slot, waited for, and of those that are free beside it up to `most`; how many.
+        One stays free, so that another VNF begins at once.
+
+        Raises:
+            ClaimLost: while waiting, the run stopped being this process's.
+        """
+        with self.hold(party):
+            with self._changed:
+                spare = self._size - self._holders.total() - 1
+                more = max(min(most - 1, spare), 0)
+                self._holders[party.vnf] += more
+            try:
+                yield 1 + more
+            finally:
+                with self._changed:
+                    self._holders[party.vnf] -= more
+                    self._changed.notify_all()
+
     def _held(self, vnf: str) -> int:
         return self._holders[vnf]
 
@@ -187,6 +211,17 @@ class Limits:
     def backups(self, site: str, party: Party) -> SlotsOf:
         """The slots for volumes that are backed up at a site."""
         return SlotsOf(self._of(site, "backups", self._settings.backups), party)
+
+    def moves(self, site: str, party: Party, at_once: int, *, urgent: bool) -> Turn:
+        """The turns for volumes that the mover writes at a site.
+
+        Args:
+            at_once: volumes at the site.
+            urgent: of failovers, which have as many of their own: they wait for no copy into the
+                standing volumes of others.
+        """
+        slots = self._of(site, "urgent moves" if urgent else "moves", at_once)
+        return partial(slots.hold_some, party)
 
     def calls(self, site: str, party: Party) -> RateOf | None:
         """The rate of a run's calls to a site; None when it is not limited."""

@@ -15,6 +15,10 @@ BLANK = "antipode:blank"
 """of a volume: nothing has been restored into it yet"""
 VOLUME = "antipode:volume"
 """of a volume: its own id, as Cinder gives its metadata to all that is restored from its backups"""
+WRITTEN_FOR = "antipode:written-for"
+"""of a volume that the mover writes for a run: the key that it gets when all of it is written"""
+WRITTEN = "antipode:written"
+"""of a volume that the mover has written for a run: the backup that it held at first"""
 THROW_AWAY = "antipode:throw-away"
 """of a port, as a tag: a run has made it only to look at it, and removes it again"""
 FENCED = "antipode:fenced"
@@ -89,6 +93,13 @@ def is_copied(volume: Mapping[str, object]) -> bool:
     metadata = volume.get("metadata")
     marked = metadata.get(VOLUME) if isinstance(metadata, dict) else None
     return marked is not None and marked != volume["id"]
+
+
+def is_half_written(volume: Mapping[str, object], run: str) -> bool:
+    """Whether a run has had the mover write a volume, and has not noted that all of it is there."""
+    metadata = volume.get("metadata")
+    is_begun = isinstance(metadata, dict) and WRITTEN_FOR in metadata
+    return is_begun and made_by(volume) == run and not is_copied(volume)
 
 
 def is_throw_away(resource: Mapping[str, object]) -> bool:

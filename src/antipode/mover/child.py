@@ -7,8 +7,8 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from antipode.mover.job import Access, Job, Outcome, VolumeJob
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.5
+Turn = Callable[[int], AbstractContextManager[int]]
+"""As `Mover.turn`."""
 SAID = 2000
 """Characters of the standard error of a mover that are kept, its last ones."""
 
@@ -34,22 +36,24 @@ class Mover(Protocol):
         """Why it can write nothing; empty where it can."""
         ...
 
-    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
-        """One job at a time, as the memory of one process is reckoned with. It is waited for before
-        volumes are claimed for a job, as what they hold counts for nothing from then on.
+    def turn(self, volumes: int) -> AbstractContextManager[int]:
+        """A place among those that are written at once at the site, and how many of so many volumes
+        may be written at once. It is waited for before volumes are claimed for a job, as what they
+        hold counts for nothing from then on.
 
-        Args:
-            go_on: called while it is waited for; what it raises ends the wait.
+        Raises:
+            Stopped: while waiting, the run was to stop.
         """
         ...
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         """An outcome for each volume; called in the mover's turn.
 
         Args:
             claim: of all volumes; the lock of its name is held by the writer, and was prepared.
+            at_once: volumes, as the turn has it.
             go_on: called now and then; what it raises ends the mover, and is raised when that has
                 ended.
         """
@@ -62,11 +66,11 @@ class NoMover:
     def __init__(self, locks: Path, why: str) -> None:
         self.locks, self.missing = locks, why
 
-    def turn(self, go_on: Callable[[], None]) -> AbstractContextManager[None]:
-        return nullcontext()
+    def turn(self, volumes: int) -> AbstractContextManager[int]:
+        return nullcontext(volumes)
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         return {
             v.volume: Outcome(volume=v.volume, code="resource-failed", problem=self.missing)
@@ -79,29 +83,23 @@ class ChildMover:
 
     missing = ""
 
-    def __init__(self, access: Access, locks: Path) -> None:
+    def __init__(self, access: Access, locks: Path, turn: Turn) -> None:
         """
+        Args:
+            turn: a place of the run among all that have the mover write at the site.
+
         Raises:
             InvalidInput: a package of the extra `mover` is not installed.
         """
         libraries.need("os_brick", "mover", "attaching volumes to this host")
         self._access = access
         self.locks = locks
-        self._turn = threading.Lock()
-
-    @contextmanager
-    def turn(self, go_on: Callable[[], None]) -> Iterator[None]:
-        while not self._turn.acquire(timeout=POLL_S):
-            go_on()
-        try:
-            yield
-        finally:
-            self._turn.release()
+        self.turn = turn
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
-        job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
+        job = Job(access=self._access, lock=self.locks / claim, at_once=at_once, volumes=volumes)
         return _done(job, go_on)
 
 

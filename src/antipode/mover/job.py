@@ -22,6 +22,8 @@ class VolumeJob(Model):
     reads: bool = False
     """whether the volume is read even so, to see that it holds that"""
     is_new: bool = False
+    run: str = ""
+    """that which has made the volume for itself; empty: it stands, and none may have it"""
 
 
 class Access(Model):
@@ -41,7 +43,7 @@ class Job(Model):
     access: Access
     lock: Path
     """held by the process while it lives"""
-    at_once: int = 2
+    at_once: int = 1
     """volumes"""
     volumes: list[VolumeJob]
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 OVER = b"over"
 """In the file of a lock: another process has seen it free. Its owner must not begin any more."""
+POLL_S = 0.5
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -63,3 +66,19 @@ def is_over(path: Path | None) -> bool:
         return False
     finally:
         os.close(handle)
+
+
+def awaited_over(path: Path | None, go_on: Callable[[], None], within_s: float) -> bool:
+    """The same, after a moment for an owner on this host that was asked to stop.
+
+    Args:
+        go_on: called while it is waited for; what it raises ends the wait.
+        within_s: seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while not is_over(path):
+        if path is None or not path.exists() or time.monotonic() > deadline:
+            return False
+        go_on()
+        time.sleep(POLL_S)
+    return True

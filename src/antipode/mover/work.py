@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError
 from antipode.errors import AntipodeError, RecoveryPointInvalid, VolumeTaken
+from antipode.model.marks import KEY, RUN
 from antipode.model.source import BackupRecord
-from antipode.model.standing import CLAIM, is_taken
+from antipode.model.standing import CLAIM
 from antipode.mover.chain import Chain, digests_of_backup, read_chain
 from antipode.mover.job import Job, Outcome, VolumeJob
 from antipode.mover.move import Moved, Wish, digests_of, move
@@ -106,6 +107,12 @@ def _digests(record: BackupRecord, store: Store) -> Digests | None:
         return None
 
 
+def _is_ours(metadata: Mapping[str, str], wanted: VolumeJob) -> bool:
+    """Whether the claim of a volume is still the job's, and no recovery has taken the volume."""
+    is_taken = KEY in metadata or metadata.get(RUN, "") != wanted.run
+    return metadata.get(CLAIM) == wanted.claim and not is_taken
+
+
 def _asker(wanted: VolumeJob, site: Site, stop: threading.Event) -> Callable[[], None]:
     """What raises VolumeTaken when the volume is another's, or the work is to stop."""
     asked_at = -math.inf
@@ -124,7 +131,7 @@ def _asker(wanted: VolumeJob, site: Site, stop: threading.Event) -> Callable[[],
                 f"volume {wanted.volume} is left: Cinder does not say that it is still ours:"
                 f" {error.reason}"
             ) from error
-        if found is None or found["metadata"].get(CLAIM) != wanted.claim or is_taken(found):
+        if found is None or not _is_ours(found["metadata"], wanted):
             raise VolumeTaken(f"volume {wanted.volume} was taken by another process")
         asked_at = now
 

@@ -116,6 +116,7 @@ def remove(deployment: Deployment, name: str, site: str | None) -> Json:
             raise Busy(f"{row.id} of {name} has not ended, and may use its standing volumes")
     there = deployment.site(chosen, vnf)
     before = [v["id"] for v in there.volumes.volumes() if is_standing_of(v, name)]
-    hands = Hands(there, name, deployment.mover(there, vnf.primary, vnf.store), Unrecorded())
+    mover = deployment.mover(there, vnf.primary, vnf.store, None)
+    hands = Hands(there, name, mover, Unrecorded())
     left = remove_all(hands)
     return {"vnf": name, "site": chosen, "volumes": len(before), "left": left}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import KEY, is_copied, key_said
+from antipode.model.marks import KEY, WRITTEN_FOR, is_copied, is_half_written, key_said
 from antipode.model.standing import Standing
 from antipode.recover import standing
 
@@ -45,6 +45,14 @@ class Found:
     def standing(self, vnf: str, source_id: str) -> list[Standing]:
         """The standing volumes of a volume of a VNF, the best of them first."""
         return standing.listed(self._all_volumes(), vnf).get(source_id, [])
+
+    def half_written(self, run: str, key: str) -> list[Json]:
+        """The volumes that a run has had the mover write for a key, and not to the end."""
+        return [
+            v
+            for v in self._all_volumes()
+            if is_half_written(v, run) and v["metadata"][WRITTEN_FOR] == key
+        ]
 
     def _all_volumes(self) -> list[Json]:
         with self._lock:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from antipode.config import BOOTS_WITHIN_S, IMPORTS_WITHIN_S
-from antipode.model.plan import RecoveryPlan
+from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Timeline
 
@@ -33,6 +33,7 @@ class Slots(Protocol):
         ...
 
 
+Answer = TypeVar("Answer")
 OF_NO_SERVER = "of no server"
 """In the place of a server's name: volumes that none has. It has a space, unlike a hostname."""
 
@@ -61,6 +62,8 @@ class Recovery:
     """called in waits; raises when the run must stop"""
     mover: Mover | None = None
     """writes standing volumes; None: there are none"""
+    mover_restores: bool = False
+    """whether it writes volumes also where none stand, before Cinder is asked to restore them"""
     keys: str = ""
     """what the keys of its resources begin with; the recovery point's id by default"""
 
@@ -75,6 +78,27 @@ class Recovery:
         """The slots for the volumes of a server: those of servers that boot earlier go first."""
         last = len(self.plan.servers)
         return self.slots.at(last if server == OF_NO_SERVER else len(self.plan.all_before(server)))
+
+
+def of_each(
+    recovery: Recovery,
+    server: str,
+    volumes: Sequence[VolumePlan],
+    do: Callable[[VolumePlan, AbstractContextManager[object]], Answer],
+) -> dict[str, Answer]:
+    """What is done for each volume of a server, for all of them at once; by the id of the volume at
+    the former site.
+
+    Args:
+        do: gets a slot, which it leaves.
+    """
+    slots = recovery.slots_of(server)
+    begun: dict[str, Future[Answer]] = {}
+    for volume in volumes:
+        with ExitStack() as slot:
+            slot.enter_context(slots.hold())  # waited for here, so that no thread of the pool waits
+            begun[volume.source_id] = recovery.pool.submit(do, volume, slot.pop_all())
+    return {source: done.result() for source, done in begun.items()}
 
 
 def resource_key(point: str, source_id: str) -> str:

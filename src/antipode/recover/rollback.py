@@ -29,7 +29,7 @@ from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover import networks, standing
 from antipode.recover.existing import by_key, keys_of
 from antipode.recover.recovery import Recovery, resource_key
-from antipode.recover.sources import PROVIDERS
+from antipode.recover.sources import PROVIDERS, written
 
 SERVER_TIMEOUT_S = 600.0
 RESTORES_S = 60.0
@@ -96,6 +96,7 @@ def remove(
     left = kept
     if not problems:
         standing.give_back(site, run, timeline)
+    written.let_go(site, run)
     if volumes := [v for v in site.volumes.volumes() if _is_to_go(v, run)]:
         with timeline.step(Steps.REMOVE_VOLUMES, site.name) as step:
             refused, unfinished = _delete_volumes(site, lambda v: _is_to_go(v, run), go_on, step)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 TIMEOUT_S = 3600.0
 CALL_S = 60.0
-STOPS_WITHIN_S, POLL_S = 10.0, 0.5
+STOPS_WITHIN_S = 10.0
 DETACHED_S = 120.0
 """How long a volume may stay in use after its server is gone."""
 GONE_S = 60.0
@@ -245,16 +245,11 @@ def freed(h: Hands, standing: Standing) -> Standing | None:
 
 def awaited_free(h: Hands, standing: Standing, tell: Callable[[str], None]) -> Standing | None:
     """The same, after a moment for a writer of this host that was asked to stop."""
-    deadline = time.monotonic() + STOPS_WITHIN_S
-    while (free := freed(h, standing)) is None:
-        there = lock.named(h.mover.locks, standing.claim)
-        if time.monotonic() > deadline or there is None or not there.exists():
-            return None
+    if not standing.is_free:
         tell(f"the writer of standing volume {standing.id} to end")
-        h.go_on()
-        time.sleep(POLL_S)
+        lock.awaited_over(lock.named(h.mover.locks, standing.claim), h.go_on, STOPS_WITHIN_S)
         standing = again(h, standing.id)
-    return free
+    return freed(h, standing)
 
 
 def replaced(h: Hands, standing: Standing, label: str) -> Standing | None:
@@ -307,7 +302,9 @@ def keep_taken(site: Site, run: str) -> list[str]:
         for snapshot in site.volumes.snapshots():
             if snapshot["metadata"].get(OF_SNAPSHOT) == volume["id"]:
                 what = f"snapshot {snapshot['id']} of volume {volume['id']} at {site.name}"
-                _left_if_refused(done, what, partial(site.volumes.delete_snapshot, snapshot["id"]))
+                left_if_refused(
+                    done.left, what, partial(site.volumes.delete_snapshot, snapshot["id"])
+                )
         standing = of_standing(volume["metadata"])
         metadata = {k: v for k, v in volume["metadata"].items() if k not in standing}
         name, description = volume["name"] or "", volume["description"] or ""
@@ -456,12 +453,12 @@ def _written(
     """Have the mover write volumes, and note what each holds then; by the volume that each stands
     for.
     """
-    with h.mover.turn(h.go_on):
-        return _written_now(h, wants, standing)
+    with h.mover.turn(len(wants)) as at_once:
+        return _written_now(h, wants, standing, at_once)
 
 
 def _written_now(
-    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing]
+    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing], at_once: int
 ) -> dict[str, Outcome]:
     """The same, in the mover's turn."""
     claim = new_claim()
@@ -474,7 +471,7 @@ def _written_now(
                 known = _claimed(h, standing[want.source], claim)
                 held[known.id] = known.holds
                 jobs.append(_job(h, want, known, claim))
-            found = h.mover.carry(claim, jobs, h.go_on)
+            found = h.mover.carry(claim, jobs, at_once, h.go_on)
         except BaseException:
             _release(h, jobs)
             raise
@@ -559,8 +556,8 @@ def _forget_snapshots(h: Hands, done: Brought) -> None:
             h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: NO_SNAPSHOT})
     for snapshot in h.site.volumes.snapshots():
         if snapshot["metadata"].get(OF_SNAPSHOT) in ours and snapshot["status"] != "deleting":
-            _left_if_refused(
-                done,
+            left_if_refused(
+                done.left,
                 f"snapshot {snapshot['id']}",
                 partial(h.site.volumes.delete_snapshot, snapshot["id"]),
             )
@@ -588,8 +585,8 @@ def _remove_retired(h: Hands, done: Brought) -> None:
             for snapshot in ours:
                 h.site.volumes.delete_snapshot(snapshot)
             h.site.volumes.snapshot_watch.wait_gone(ours, timeout_s=GONE_S)
-        _left_if_refused(
-            done,
+        left_if_refused(
+            done.left,
             f"volume {volume['id']}",
             partial(h.site.volumes.delete_volume, volume["id"]),
         )
@@ -608,8 +605,9 @@ def _is_useless(h: Hands, volume: Json) -> bool:
     return h.now() - made_at > MAKING_S
 
 
-def _left_if_refused(done: Brought, what: str, delete: Callable[[], None]) -> None:
+def left_if_refused(left: list[str], what: str, delete: Callable[[], None]) -> None:
+    """Delete something; where Cinder refuses that, add it to what is left, with the reason."""
     try:
         delete()
     except ApiError as error:
-        done.left.append(f"{what}: {error.reason}")
+        left.append(f"{what}: {error.reason}")

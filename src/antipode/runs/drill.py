@@ -266,7 +266,8 @@ def _drill(run: Run) -> None:
         imports_within_s=run.deployment.config.limits.imports_within,
         boots_within_s=run.deployment.config.limits.boots_within,
         go_on=run.go_on,
-        mover=run.deployment.mover(site, point.site, point.vnf.store),
+        mover=run.deployment.mover(site, point.site, point.vnf.store, run.party),
+        mover_restores=run.deployment.mover_restores(site.name),
         keys=run.id,
     )
     job = Job(run, request, recovery, digests, not_compared)

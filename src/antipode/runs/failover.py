@@ -52,6 +52,7 @@ from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import OF_NO_SERVER, Recovery
 from antipode.recover.sources import PROVIDERS
+from antipode.recover.sources.written import WrittenSteps
 from antipode.recover.standing import StandingSteps
 from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
@@ -72,6 +73,7 @@ PHASES = {
     Steps.IMPORT_RECORDS.words: "import",
     Steps.RESTORE_VOLUME.words: "restore",
     StandingSteps.TAKE.words: "restore",
+    WrittenSteps.WRITE.words: "restore",
     Steps.CREATE_PORTS.words: "ports",
     Steps.BOOT_SERVER.words: "boot",
     Steps.PROBE.words: "answers",
@@ -354,7 +356,8 @@ def _fail_over(run: Run) -> None:
         imports_within_s=run.deployment.config.limits.imports_within,
         boots_within_s=run.deployment.config.limits.boots_within,
         go_on=run.go_on,
-        mover=run.deployment.mover(site, point.site, point.vnf.store, urgent=True),
+        mover=run.deployment.mover(site, point.site, point.vnf.store, run.party, urgent=True),
+        mover_restores=run.deployment.mover_restores(site.name),
     )
     former = Former(run, vaults, claim)
     try:

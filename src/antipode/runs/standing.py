@@ -185,7 +185,7 @@ def _apply(run: Run) -> None:
     hands = Hands(
         site=site,
         vnf=run.vnf,
-        mover=deployment.mover(site, point.site, point.vnf.store),
+        mover=deployment.mover(site, point.site, point.vnf.store, run.party),
         timeline=run.timeline,
         go_on=run.go_on,
         afterwards=deployment.site(request.site, run.row),

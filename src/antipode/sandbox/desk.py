@@ -61,7 +61,8 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
             "backup_store": {"cloud": THIRD, "container": container},
         }
     for site in SITES:  # their storage is in files of this machine
-        antipode["sites"][site]["mover"] = {}
+        # so that Cinder's restore is seen, too
+        antipode["sites"][site]["mover"] = {"restores": False}
     antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))

@@ -8,8 +8,9 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,13 +24,14 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.standing import is_standing
 from antipode.model.steps import Step, Steps, Timeline
-from antipode.recover.recovery import Recovery
+from antipode.recover.recovery import Recovery, of_each
 from antipode.recover.sources import (
     VolumeProvider,
     encrypted,
     proof,
     records,
     standing,
+    written,
     zeros,
 )
 from antipode.recover.sources.finish import put_right
@@ -122,15 +124,21 @@ class FromBackups(VolumeProvider):
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
     ) -> dict[str, str]:
-        ready = standing.provided(recovery, server, volumes)
-        others = [v for v in volumes if v.source_id not in ready]
-        if not others:
-            return ready
+        ready: dict[str, str] = {}
+        others = list(volumes)
+        for road in (standing.provided, written.provided):
+            ready |= road(recovery, server, others)
+            others = [v for v in volumes if v.source_id not in ready]
+            if not others:
+                return ready
         records.import_chains(recovery, server, [v.source_id for v in others])
         return {**ready, **restore_volumes(recovery, server, others)}
 
     def settle(self, recovery: Recovery) -> list[str]:
-        return [] if recovery.mover is None else keep_taken(recovery.site, recovery.run)
+        if recovery.mover is None:
+            return []
+        left = written.remove_half_written(recovery.site, recovery.run)
+        return [*left, *keep_taken(recovery.site, recovery.run)]
 
     def remove_unfinished(self, site: Site, run: str, timeline: Timeline) -> None:
         standing.remove_snapshots(site, run, timeline)
@@ -211,15 +219,7 @@ def restore_volumes(
     Raises:
         ResourceFailed: a restore failed.
     """
-    slots = recovery.slots_of(server)
-    begun: dict[str, Future[str]] = {}
-    for volume in volumes:
-        with ExitStack() as slot:
-            slot.enter_context(slots.hold())  # waited for here, so that no thread of the pool waits
-            begun[volume.source_id] = recovery.pool.submit(
-                restored_volume, recovery, volume, slot.pop_all()
-            )
-    return {source: restored.result() for source, restored in begun.items()}
+    return of_each(recovery, server, volumes, partial(restored_volume, recovery))
 
 
 def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManager[object]) -> str:
@@ -262,6 +262,7 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
             backup_id=volume.source_reference,
             volume_bytes=volume.size_gib << 30,
             moved_bytes=PROVIDER.moved_bytes(r.point.source_of(volume.source_id)),
+            road="Cinder's restore",
             sparse=volume.way.sparse,
             found=existing is not None,
         )

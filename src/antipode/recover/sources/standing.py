@@ -6,9 +6,9 @@ replaced from their snapshots; cloned for a drill. What none of this brings is C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
@@ -20,7 +20,7 @@ from antipode.model.standing import Standing, held_backup, is_standing, of_stand
 from antipode.model.steps import Step, Timeline
 from antipode.mover.child import Mover
 from antipode.recover import standing as volumes_at_site
-from antipode.recover.recovery import Recovery
+from antipode.recover.recovery import Recovery, of_each
 from antipode.recover.sources.finish import put_right
 from antipode.recover.standing import CALL_S, TIMEOUT_S, Hands, StandingSteps, Want
 
@@ -49,13 +49,7 @@ def provided(r: Recovery, server: str, volumes: Sequence[VolumePlan]) -> dict[st
     """
     if r.mover is None:
         return {}
-    slots = r.slots_of(server)
-    begun: dict[str, Future[str | None]] = {}
-    for volume in volumes:
-        with ExitStack() as slot:
-            slot.enter_context(slots.hold())
-            begun[volume.source_id] = r.pool.submit(_provided, r, r.mover, volume, slot.pop_all())
-    found = {source: made.result() for source, made in begun.items()}
+    found = of_each(r, server, volumes, partial(_provided, r, r.mover))
     return {source: made for source, made in found.items() if made is not None}
 
 
