@@ -46,6 +46,34 @@ def served_in_order(slots: Slots, waiting: list[Party]) -> list[str]:
     return order
 
 
+def test_a_vnf_with_many_volumes_takes_what_is_free_but_for_the_place_of_the_next() -> None:
+    slots = Slots(4)
+    with slots.hold_some(party("large"), 100) as taken:
+        assert taken == 3
+        with slots.hold_some(party("small"), 100) as left:  # it does not wait
+            assert left == 1
+    with slots.hold_some(party("large"), 2) as taken:
+        assert taken == 2
+    with Slots(1).hold_some(party("large"), 100) as taken:
+        assert taken == 1
+    with slots.hold_some(party("all"), 4), slots.hold(party("last")):
+        lost = slots.hold_some(party("late", lost=True), 1)
+        with pytest.raises(ClaimLost), lost:
+            pass
+    with slots.hold_some(party("again"), 4) as taken:  # all were given back
+        assert taken == 3
+
+
+def test_failovers_have_places_of_their_own_beside_copies_into_standing_volumes() -> None:
+    limits = Limits(Settings())
+    upkeep = limits.moves("site-b", party("hlr"), 1, urgent=False)
+    urgent = limits.moves("site-b", party("ims", first=True), 1, urgent=True)
+    with upkeep(5) as some, urgent(5) as others:
+        assert (some, others) == (1, 1)
+    with upkeep(5), limits.moves("site-c", party("hlr"), 1, urgent=False)(5) as elsewhere:
+        assert elsewhere == 1
+
+
 def test_no_more_than_the_limit_are_at_work_at_once() -> None:
     slots, at_once, most = Slots(3), Counter[str](), []
     lock, together = threading.Lock(), threading.Barrier(3)
