@@ -14,7 +14,10 @@ REPLICATION = "replication"
 KEY_MANAGER = "key-manager"
 """Barbican, in which Cinder and Nova keep the keys of encrypted volumes."""
 
-EXTRAS = (REPLICATION, KEY_MANAGER)
+NETWORK = "network"
+"""Neutron with routers, floating IPs, trunks, QoS and DNS names."""
+
+EXTRAS = (REPLICATION, KEY_MANAGER, NETWORK)
 
 
 def add(site: Site, extra: str) -> None:
@@ -29,11 +32,12 @@ def has(site: Site, extra: str) -> bool:
     return _note(site, extra).exists()
 
 
-def mark(site: Site, extra: str) -> Mapping[str, str]:
-    """An environment for a program that works in another way with the extra: as it changes when
-    the extra is added, the supervisor replaces the program that runs.
+def mark(site: Site, *known: str) -> Mapping[str, str]:
+    """An environment for a program that works in another way with any of these extras: as it
+    changes when one is added, the supervisor replaces the program that runs.
     """
-    return {"ANTIPODE_WITH": extra} if has(site, extra) else {}
+    added = [extra for extra in known if has(site, extra)]
+    return {"ANTIPODE_WITH": ",".join(added)} if added else {}
 
 
 def _note(site: Site, extra: str) -> Path:

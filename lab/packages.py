@@ -32,14 +32,15 @@ busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libude
 for building the guest image.
 """
 
-FOR_EXTRAS = {extras.REPLICATION: "rbd-mirror open-iscsi"}
+FOR_EXTRAS = {extras.REPLICATION: "rbd-mirror open-iscsi", extras.NETWORK: "conntrack"}
 """Nova attaches a volume that Cinder has taken over only where iscsiadm is, whatever its driver."""
-
-PYTHON_FOR_EXTRAS = {extras.KEY_MANAGER: "barbican==23.0.0"}
-"""All that it needs is in the lock file: only it is missing there."""
 
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
+LOCKS_FOR_EXTRAS = {
+    extra: PROJECT / "lab" / f"requirements-{extra}.lock" for extra in (extras.KEY_MANAGER,)
+}
+"""What they need beside all that is in LOCK, and which fits to that."""
 QUIESCE_ADD_ON = PROJECT / "nova_quiesce"
 LOG = ROOT / "install.log"
 
@@ -57,8 +58,8 @@ def install(progress: Progress, wanted: Collection[str] = ()) -> bool:
         progress.say(f"installing OpenStack into {VENV} (log: {LOG})")
         _build_venv()
         _mark("lock", _digest([LOCK]))
-    for extra in wanted:
-        _install_for(extra, progress)
+    for extra in set(wanted) & set(LOCKS_FOR_EXTRAS):
+        _add_to_venv(extra, progress)
     sources = _sources(QUIESCE_ADD_ON)
     if _is_marked("nova-quiesce", _digest(sources)):
         return False
@@ -95,15 +96,12 @@ def _build_venv() -> None:
     _pip("install", "--ignore-installed", "-r", str(LOCK))
 
 
-def _install_for(extra: str, progress: Progress) -> None:
-    if (distribution := PYTHON_FOR_EXTRAS.get(extra)) is None:
-        return
-    wanted = f"{distribution} {_digest([LOCK])}"  # a new lock begins with a new environment
-    if _is_marked(extra, wanted):
-        return
-    progress.say(f"installing {distribution} into {VENV} (log: {LOG})")
-    _pip("install", "-c", str(LOCK), distribution)
-    _mark(extra, wanted)
+def _add_to_venv(extra: str, progress: Progress) -> None:
+    lock = LOCKS_FOR_EXTRAS[extra]
+    if not _is_marked(lock.stem, _digest([lock])):  # a new LOCK begins without marks
+        progress.say(f"installing what {extra} needs into {VENV} (log: {LOG})")
+        _pip("install", "--no-deps", "-r", str(lock))
+        _mark(lock.stem, _digest([lock]))
 
 
 def _install_add_on() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lab import extras
 from lab.service import Service
@@ -50,14 +50,17 @@ def services_of(site: Site) -> Sequence[Service]:
         *cinder.SERVICES,
         *swift.SERVICES,
         *tenant.SERVICES,
-        *(barbican.SERVICES if extras.has(site, extras.KEY_MANAGER) else ()),
-        *(_REPLICATION if extras.has(site, extras.REPLICATION) else ()),
+        *(service for extra, own in _OF.items() if extras.has(site, extra) for service in own),
     ]
 
 
-_REPLICATION: Sequence[Service] = (
-    *rbd_mirror.SERVICES,
-    *operator_rbd.SERVICES,
-    *swift.SYNCHRONIZATION,
-    *link.SERVICES,
-)
+_OF: Mapping[str, Sequence[Service]] = {
+    extras.REPLICATION: (
+        *rbd_mirror.SERVICES,
+        *operator_rbd.SERVICES,
+        *swift.SYNCHRONIZATION,
+        *link.SERVICES,
+    ),
+    extras.KEY_MANAGER: barbican.SERVICES,
+}
+"""What a site has with an extra and not without; Neutron's own services change with theirs."""

@@ -158,6 +158,7 @@ class CinderApi(Service):
                 PORT,
                 "cinder.wsgi.api",
                 8,
+                extras.mark(site, extras.KEY_MANAGER),
                 arguments=f"--config-file {_conf(site)}",
             )
         ]
@@ -176,11 +177,12 @@ class CinderStorage(Service):
     after = ("cinder-api", "ceph")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        replicates = extras.mark(site, extras.REPLICATION)
+        keys = extras.mark(site, extras.KEY_MANAGER)
+        both = extras.mark(site, extras.REPLICATION, extras.KEY_MANAGER)
         return [
             Program("cinder-scheduler", daemon("cinder-scheduler", _conf(site))),
-            Program("cinder-volume", daemon("cinder-volume", _conf(site)), replicates),
-            Program("cinder-backup", daemon("cinder-backup", _conf(site))),
+            Program("cinder-volume", daemon("cinder-volume", _conf(site)), both),
+            Program("cinder-backup", daemon("cinder-backup", _conf(site)), keys),
         ]
 
     def check_ready(self, site: Site) -> None:

@@ -208,7 +208,8 @@ class NovaCompute(Service):
     def programs(self, site: Site) -> Sequence[Program]:
         command = daemon("nova-compute", _compute_conf(site))
         # os-brick looks for iscsiadm once, when it is imported
-        return [Program("nova-compute", command, extras.mark(site, extras.REPLICATION))]
+        other = extras.mark(site, extras.REPLICATION, extras.KEY_MANAGER)
+        return [Program("nova-compute", command, other)]
 
     def check_ready(self, site: Site) -> None:
         rpc.check_served(site, f"compute.{site.compute_host}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heat, as antipode finds the servers of a stack with it. The lab's sites have none: there these
-tests are left out.
+"""Heat, as antipode finds the servers of a stack with it. On a lab without Heat these tests are
+left out.
 """
 
 from __future__ import annotations

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 from lab import extras
-from lab.site import SITES
-from tests.lab.command import lab
+from tests.lab import with_extra
 
 
 def add_replication() -> None:
     """Have both sites have it, unless they do."""
-    if not all(extras.has(site, extras.REPLICATION) for site in SITES.values()):
-        lab("up", "--with", extras.REPLICATION)
+    with_extra.add(extras.REPLICATION)

@@ -64,6 +64,50 @@ def test_keys_are_in_barbican_where_a_site_has_it_and_cinder_vouches_for_its_cal
     assert sections["barbican_service_user"]["username"] == "cinder"
 
 
+def test_programs_that_work_in_another_way_with_an_extra_are_replaced_when_it_is_added(
+    site: Site,
+) -> None:
+    before = environments(site)
+    extras.add(site, extras.KEY_MANAGER)
+    keyed = environments(site)
+    assert {"cinder-volume", "cinder-backup", "cinder-api", "nova-compute"} <= changed(
+        before, keyed
+    )
+    extras.add(site, extras.REPLICATION)
+    assert "nova-compute" in changed(keyed, environments(site))
+
+
+def environments(site: Site) -> dict[str, dict[str, str]]:
+    programs = (p for service in services_of(site) for p in service.programs(site))
+    return {program.name: dict(program.environment) for program in programs}
+
+
+def changed(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> set[str]:
+    return {name for name in before if after[name] != before[name]}
+
+
+def test_neutron_has_routers_trunks_and_qos_only_where_they_were_added(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neutron, "packaged", lambda service, name: site.home / name)
+    neutron.configure(site)
+    plain = read(site.etc / "neutron" / "neutron.conf")
+    assert (plain.defaults()["service_plugins"], plain.has_section("ml2_type_flat")) == ("", False)
+    assert "neutron-l3-agent" not in environments(site)
+    before = environments(site)
+    extras.add(site, extras.NETWORK)
+    neutron.configure(site)
+    conf = read(site.etc / "neutron" / "neutron.conf")
+    assert {"router", "trunk", "qos"} <= set(conf.defaults()["service_plugins"].split(","))
+    assert "port_security" in conf["ml2"]["extension_drivers"].split(",")
+    assert conf["ml2"]["mechanism_drivers"] == plain["ml2"]["mechanism_drivers"]
+    assert conf["agent"]["root_helper"] == ""
+    assert "neutron-l3-agent" in environments(site)
+    assert {p for p in changed(before, environments(site)) if p.startswith("neutron")} == {
+        "neutron-api", "neutron-rpc", "neutron-ovs-agent", "neutron-dhcp-agent"
+    }  # fmt: skip
+
+
 def test_booleans_and_lists_are_written_as_oslo_config_reads_them(tmp_path: Path) -> None:
     openstack_conf.write(
         tmp_path / "new" / "x.conf",

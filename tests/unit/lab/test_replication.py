@@ -63,8 +63,12 @@ def test_replication_runs_only_where_it_was_added(site: Site) -> None:
     assert plain == {service.name for service in services_of(other_than(site))}
 
 
-def test_every_service_comes_after_services_that_the_site_has(site: Site) -> None:
-    extras.add(site, extras.REPLICATION)
+@pytest.mark.parametrize("added", [(), *((extra,) for extra in extras.EXTRAS), extras.EXTRAS])
+def test_every_service_comes_after_services_that_the_site_has(
+    site: Site, added: tuple[str, ...]
+) -> None:
+    for extra in added:
+        extras.add(site, extra)
     services = services_of(site)
     names = [service.name for service in services]
     assert len(set(names)) == len(names)

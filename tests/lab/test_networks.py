@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VNF with trunks, QoS, floating IPs, DNS names and all else that Neutron can give it, carried
+from one real site to the other while the former is a black hole, and compared field by field.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import canary, extras, wan
+from lab.desk import Desk
+from lab.errors import LabError
+from lab.services import identity, tenant
+from lab.site import SITES, Site
+from lab.waiting import wait_until
+from lab.witness import is_frozen
+from tests.lab import with_extra
+from tests.messy import SERVER, Cloud, Json, furnish, messy, seen
+
+pytestmark = pytest.mark.lab
+VNF, SUFFIX = "messy", "-b"
+NETWORKS = ("signalling", "vlan", "bare")
+PUBLIC = {"203.0.113.7": "203.0.113.70", "203.0.113.8": "203.0.113.80"}
+LOST = "203.0.113.9"
+PATIENCE_S = 600
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks(sites: None) -> None:
+    with_extra.add(extras.NETWORK)
+
+
+class LabCloud(Cloud):
+    """One site of the lab."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(identity.connect(site, "antipode", tenant.PROJECT))
+        self.site = site
+
+    def remove(self) -> None:
+        """Remove what of the VNF, and of its surroundings, is there."""
+        self._unplug()
+        for path, key in (
+            ("/floatingips", "floatingips"),
+            ("/trunks", "trunks"),
+        ):
+            for row in self.network("GET", path)[key]:
+                self.network("DELETE", f"{path}/{row['id']}")
+        for router in self.network("GET", "/routers")["routers"]:
+            inner = self.network("GET", f"/ports?device_id={router['id']}")["ports"]
+            for port in inner:
+                if port["device_owner"] == "network:router_interface":
+                    path = f"/routers/{router['id']}/remove_router_interface"
+                    self.network("PUT", path, {"port_id": port["id"]})
+            self.network("DELETE", f"/routers/{router['id']}")
+        names = {"public", *NETWORKS, *(f"{name}{SUFFIX}" for name in NETWORKS)}
+        for network in self.network("GET", "/networks")["networks"]:
+            if network["name"] in names:
+                self._remove_network(network["id"])
+        for policy in self.network("GET", "/qos/policies")["policies"]:
+            self.network("DELETE", f"/qos/policies/{policy['id']}")
+        self._remove_of_compute()
+
+    def _unplug(self) -> None:
+        """Delete the server and its volumes."""
+        servers = self.ask("compute", "GET", "/servers")["servers"]
+        for server in (s for s in servers if s["name"] == SERVER):
+            path = f"/servers/{server['id']}"
+            attached = self.ask("compute", "GET", f"{path}/os-volume_attachments")
+            self.ask("compute", "DELETE", path)
+            wait_until(partial(self._is_gone, path), "the server is gone", PATIENCE_S, 1)
+            for one in attached["volumeAttachments"]:
+                if not one["delete_on_termination"]:
+                    self.ask("volume", "DELETE", f"/volumes/{one['volumeId']}")
+        for volume in self.ask("volume", "GET", "/volumes/detail")["volumes"]:
+            if (volume["name"] or "").startswith(VNF) and volume["status"] == "available":
+                self.ask("volume", "DELETE", f"/volumes/{volume['id']}")
+
+    def _is_gone(self, path: str) -> bool:
+        return path.rpartition("/")[2] not in {
+            s["id"] for s in self.ask("compute", "GET", "/servers")["servers"]
+        }
+
+    def _remove_network(self, network: str) -> None:
+        for port in self.network("GET", f"/ports?network_id={network}")["ports"]:
+            if not port["device_owner"].startswith("network:"):
+                self.network("DELETE", f"/ports/{port['id']}")
+        self.network("DELETE", f"/networks/{network}")
+
+    def _remove_of_compute(self) -> None:
+        for pair in self.ask("compute", "GET", "/os-keypairs")["keypairs"]:
+            if pair["keypair"]["name"] == VNF:
+                self.ask("compute", "DELETE", f"/os-keypairs/{VNF}")
+        for group in self.ask("compute", "GET", "/os-server-groups")["server_groups"]:
+            if group["name"] == "apart":
+                self.ask("compute", "DELETE", f"/os-server-groups/{group['id']}")
+
+
+@pytest.fixture
+def clouds() -> Iterator[tuple[LabCloud, LabCloud]]:
+    found = [LabCloud(site) for site in SITES.values()]
+    for cloud in found:
+        canary.remove(cloud.site)
+        cloud.remove()
+    yield found[0], found[1]
+    for cloud in found:
+        cloud.remove()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, vnf_file: Callable[..., Path]) -> Desk:
+    desk = Desk(tmp_path / "desk", f"antipode-test-{time.time_ns()}")
+    mapping = {
+        "networks": {name: f"{name}{SUFFIX}" for name in NETWORKS},
+        "volume_types": {"fast": "standard"},
+        "qos_policies": {"gold": f"gold{SUFFIX}"},
+        "floating_ips": PUBLIC,
+    }
+    members = [{"server": SERVER, "user_data": "keep"}]
+    file = vnf_file(vnf=VNF, members=members, map=mapping, timeout_s=120)
+    desk.tell("vnf", "add", str(file))
+    return desk
+
+
+def await_agent(site: Site, server: str) -> None:
+    """Return when the guest agent of a server answers, and its guest is not frozen."""
+
+    def answers() -> bool:
+        try:
+            return not is_frozen(site, server)
+        except LabError:  # it starts: asked again until the time is over
+            return False
+
+    wait_until(answers, "the guest agent answers", PATIENCE_S, interval=1)
+
+
+def reserve(cloud: Cloud, public: str) -> Json:
+    """Floating IPs that the backup site keeps for the VNF: address -> id."""
+    wanted: dict[str, Any] = {"floating_network_id": public}
+    return {
+        address: cloud.make("floatingip", "/floatingips", **wanted, floating_ip_address=address)[
+            "id"
+        ]
+        for address in PUBLIC.values()
+    }
+
+
+def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
+    clouds: tuple[LabCloud, LabCloud], desk: Desk
+) -> None:
+    here, there = clouds
+    messy(here, furnish(here))
+    reserved = reserve(there, furnish(there, SUFFIX)["public"])
+    (server,) = here.ask("compute", "GET", "/servers")["servers"]
+    await_agent(here.site, server["id"])
+    before = seen(here)
+    assert [w for w in desk.ask("vnf", "show", VNF)["warnings"] if LOST in w]
+    desk.ask("protect", VNF)
+    assert seen(here) == before
+
+    wan.isolate(here.site)
+    try:
+        planned = desk.ask("failover", VNF, "--to", there.site.name, "--plan")
+        assert [w for w in planned["warnings"] if LOST in w and "lost" in w]
+        assert there.ask("compute", "GET", "/servers")["servers"] == []
+        desk.ask("failover", VNF, "--to", there.site.name, "--yes")
+    finally:
+        wan.rejoin(here.site)
+    after = seen(there, SUFFIX)
+    (port,) = after["vips"]
+    mac = {"mac_address": before["vips"][0]["mac_address"]}
+    assert {**after, "vips": [port | mac]} == before
+    leads = {
+        f["id"]: f["fixed_ip_address"] for f in there.network("GET", "/floatingips")["floatingips"]
+    }
+    assert leads == {
+        reserved[PUBLIC["203.0.113.7"]]: "10.8.0.12",
+        reserved[PUBLIC["203.0.113.8"]]: "10.8.0.100",
+    }
