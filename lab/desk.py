@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from antipode.sandbox import configuration
-from lab import clouds, extras
+from lab import clouds, extras, storage
 from lab.errors import LabError
 from lab.services.operator_rbd import replication_settings
 from lab.site import BACKUP_STORE, SITES
@@ -45,7 +45,13 @@ class Desk:
     folder.
     """
 
-    def __init__(self, folder: Path, vault: str = "antipode-vault") -> None:
+    def __init__(
+        self, folder: Path, vault: str = "antipode-vault", *, has_mover: bool = False
+    ) -> None:
+        """
+        Args:
+            has_mover: whether it writes volumes at the sites itself.
+        """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.configuration = folder / "antipode.yaml"
@@ -54,6 +60,9 @@ class Desk:
         )
         if all(extras.has(site, extras.REPLICATION) for site in SITES.values()):
             content["storages"] = {STORAGE: _storage()}
+        if has_mover:
+            for name, site in SITES.items():
+                content["sites"][name]["mover"] = storage.mover(site)
         self.configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:

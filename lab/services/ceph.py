@@ -31,7 +31,12 @@ CONF = Path("/etc/ceph/ceph.conf")
 """Where every process of the site finds its own cluster."""
 
 OSD_SIZE = 40 << 30
-"""Bytes that the cluster offers; the file below is sparse."""
+"""Bytes that the cluster offers; the file below is sparse, and never shrinks."""
+
+ALWAYS = 101
+"""Percent of free room below which BlueStore takes the piece that fits best. By default (4) it
+takes the next one, and so writes all of a file once before it uses any room again.
+"""
 
 IDLE_MODULES = (
     "alerts influx insights iostat localpool mirroring nfs osd_perf_query osd_support prometheus "
@@ -109,6 +114,11 @@ def configuration_of(other: Site, site: Site) -> Path:
     file.touch(mode=0o600)
     file.write_text("\n".join(lines))
     return file
+
+
+def room(site: Site) -> int:
+    """Bytes of the machine's disk that the site's storage takes."""
+    return (site.data / "ceph" / "osd" / "block").stat().st_blocks * 512
 
 
 def status(site: Site) -> dict[str, Any]:
@@ -327,6 +337,7 @@ keyring = /etc/ceph/ceph.osd.0.keyring
 osd_objectstore = bluestore
 bluestore_block_create = true
 bluestore_block_size = {OSD_SIZE}
+bluestore_avl_alloc_bf_free_pct = {ALWAYS}
 bluestore_block_db_create = false
 bluestore_block_wal_create = false
 [client]

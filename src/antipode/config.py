@@ -47,6 +47,14 @@ class MoverConfig(Model):
     """whether recoveries have the mover write volumes also where none stand; else Cinder restores
     these
     """
+    keyring: Path | None = None
+    """of the user of Ceph that Cinder names, for RBD. None: the file of that user in /etc/ceph,
+    which is of one cluster only
+    """
+    modules: Path | None = None
+    """a folder with Ceph's Python modules `rados` and `rbd`, which are not on PyPI; no other module
+    is taken from there
+    """
 
 
 class SiteConfig(Model):

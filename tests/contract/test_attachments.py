@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -86,10 +85,15 @@ def test_keys_of_a_volumes_metadata_are_set_beside_the_others(
 
 @pytest.fixture
 def mover(request: pytest.FixtureRequest, tmp_path: Path) -> ChildMover:
-    on_lab = request.config.getoption("--sites") == "lab"
-    if on_lab and importlib.util.find_spec("rbd") is None:
-        pytest.skip("the mover reaches Ceph by python3-rbd and python3-rados, which are not here")
-    access = Access(site=BACKUP, cloud=BACKUP, store=STORE, store_cloud=STORE)
+    settings: dict[str, Any] = {}
+    if request.config.getoption("--sites") == "lab":
+        from lab import storage
+        from lab.site import SITES
+
+        if storage.missing:
+            pytest.skip(storage.missing)
+        settings = storage.mover(SITES[BACKUP])
+    access = Access(site=BACKUP, cloud=BACKUP, store=STORE, store_cloud=STORE, **settings)
     return ChildMover(access, tmp_path / "locks", nullcontext)
 
 

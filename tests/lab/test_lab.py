@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from lab import extras, inside, power, wan
+from lab.services import ceph
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.site import ROOT, SITES, WAN_BRIDGE, Site
 from tests.lab.command import lab
@@ -53,6 +54,20 @@ def group(leader: int) -> list[int]:
 def connects(site: Site, timeout: float = 20) -> bool:
     with socket.create_connection((site.address, KEYSTONE_PORT), timeout):
         return True
+
+
+def test_the_storage_takes_the_room_of_what_was_removed_before_it_grows(site_b: Site) -> None:
+    image, mib = f"{ceph.POOL}/room", 100
+
+    def write_and_remove() -> int:
+        data = f"head -c {mib}M /dev/urandom | rbd import --no-progress - {image}"
+        inside.run(site_b, ["sh", "-c", data], timeout=300)
+        inside.run(site_b, ["rbd", "rm", "--no-progress", image], timeout=300)
+        return ceph.room(site_b)
+
+    first = write_and_remove()
+    later = [write_and_remove() for _ in range(4)][-1]
+    assert later - first < 2 * mib << 20, "what was written is not used again"
 
 
 @pytest.mark.core

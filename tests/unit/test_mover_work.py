@@ -5,6 +5,7 @@ are another's.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.attachments import Attachment
-from antipode.errors import ResourceFailed
+from antipode.errors import InvalidInput, ResourceFailed
 from antipode.model.marks import KEY, VOLUME
 from antipode.model.source import BackupRecord
 from antipode.model.standing import CLAIM, HOLDS, STANDING, given_back, is_standing, read_standing
@@ -26,6 +27,7 @@ from antipode.mover import lock, work
 from antipode.mover.child import ChildMover
 from antipode.mover.device import opened
 from antipode.mover.job import Access, Job, Outcome, VolumeJob
+from antipode.mover.modules import CephModules
 from tests.unit.chunked import Bytes, Chained, Kept
 
 SIZE = 40 * 512
@@ -270,18 +272,11 @@ def test_a_mover_that_ends_at_once_says_why_for_each_volume(
     }
 
 
-def test_what_fails_of_a_connection_repeats_no_secret_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Connector:
-        def __init__(self, *args: Any, **more: Any) -> None: ...
-
-        def connect_volume(self, connection: Any) -> Any:
-            raise RuntimeError(f"iscsiadm -v {connection['auth_password']}")
-
+def brick_with(monkeypatch: pytest.MonkeyPatch, factory: Callable[..., Any]) -> Any:
+    """The module of the mover that uses os-brick, with another os-brick."""
     connector = ModuleType("os_brick.initiator.connector")
     vars(connector).update(
-        InitiatorConnector=SimpleNamespace(factory=Connector), get_connector_properties=None
+        InitiatorConnector=SimpleNamespace(factory=factory), get_connector_properties=None
     )
     monkeypatch.setitem(sys.modules, "os_brick", ModuleType("os_brick"))
     monkeypatch.setitem(sys.modules, "os_brick.initiator", ModuleType("os_brick.initiator"))
@@ -291,6 +286,19 @@ def test_what_fails_of_a_connection_repeats_no_secret_of_it(
     assert found.loader is not None
     brick = module_from_spec(found)  # no other part of this process sees it
     found.loader.exec_module(brick)
+    return brick
+
+
+def test_what_fails_of_a_connection_repeats_no_secret_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Connector:
+        def __init__(self, *args: Any, **more: Any) -> None: ...
+
+        def connect_volume(self, connection: Any) -> Any:
+            raise RuntimeError(f"iscsiadm -v {connection['auth_password']}")
+
+    brick = brick_with(monkeypatch, Connector)
     connection = {"driver_volume_type": "iscsi", "auth_password": "s3cret"}
     deleted: list[str] = []
     attachments = SimpleNamespace(
@@ -301,6 +309,82 @@ def test_what_fails_of_a_connection_repeats_no_secret_of_it(
         pass
     assert "s3cret" not in str(failed.value)
     assert deleted == ["a"]
+
+
+def test_the_key_of_a_storage_is_that_of_the_site_and_not_of_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image, used = Rbd(), list[Any]()
+
+    class Connector:
+        def __init__(self, *args: Any, **more: Any) -> None: ...
+
+        def connect_volume(self, connection: Any) -> Any:
+            used.append(connection)
+            return {"path": SimpleNamespace(rbd_image=image)}
+
+        def disconnect_volume(self, connection: Any, found: Any) -> None:
+            used.append(connection)
+
+    brick = brick_with(monkeypatch, Connector)
+    keyring = tmp_path / "keyring"
+    attachments = SimpleNamespace(
+        create=lambda volume, host: Attachment("a", {"driver_volume_type": "rbd"}),
+        complete=lambda attachment: None,
+        delete=lambda attachment: None,
+    )
+    site = SimpleNamespace(attachments=attachments)
+    with pytest.raises(ResourceFailed):
+        brick.CinderAttached(site, "", asks_host=False, keyring=keyring)
+    keyring.write_text("[client.cinder]\nkey = k\n")
+    attached = brick.CinderAttached(site, "", asks_host=False, keyring=keyring)
+    with attached("v") as target:
+        target.write(0, b"abc")
+    assert [c["keyring"] for c in used] == [keyring.read_text()] * 2
+
+
+def test_a_folder_of_cephs_modules_gives_no_other_module(tmp_path: Path) -> None:
+    for name in ("rbd", "rados", "OpenSSL"):
+        (tmp_path / f"{name}.py").touch()
+    found = {n: CephModules([str(tmp_path)]).find_spec(n) for n in ("rbd", "rados", "OpenSSL")}
+    assert {n for n, spec in found.items() if spec is not None} == {"rbd", "rados"}
+
+
+def test_the_process_of_the_mover_finds_cephs_modules_where_it_is_to(tmp_path: Path) -> None:
+    (tmp_path / "rbd.py").write_text("raise SystemExit(9)")
+    command = [sys.executable, "-m", "antipode.mover.process", str(tmp_path)]
+    (tmp_path / "rados.py").touch()
+    ended = subprocess.run(command, input=b"", capture_output=True)
+    assert ended.returncode == 9, ended.stderr
+
+
+def test_what_a_mover_leaves_in_temporary_files_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: list[BackupRecord]
+) -> None:
+    killed = tmp_path / "killed.py"
+    left = tmp_path / "left"
+    killed.write_text(
+        "import os, pathlib, tempfile\n"
+        "key = tempfile.mkstemp(prefix='brickrbd_')[1]\n"
+        f"pathlib.Path({str(left)!r}).write_text(key)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed.chmod(0o700)
+    begun = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda _, **more: begun([sys.executable, killed], **more)
+    )
+    access = Access(site="b", cloud="b", store="s", store_cloud="s")
+    job = VolumeJob(volume="v", claim="c", chain=chain)
+    found = ChildMover(access, tmp_path, nullcontext).carry("c", [job], 1, lambda: None)
+    assert not found["v"].is_done
+    assert not Path(left.read_text()).exists()
+
+
+def test_modules_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    access = Access(site="b", cloud="b", store="s", store_cloud="s", modules=tmp_path / "none-such")
+    with pytest.raises(InvalidInput):
+        ChildMover(access, tmp_path, nullcontext)
 
 
 def shown(**metadata: str) -> dict[str, Any]:

@@ -305,6 +305,8 @@ class Deployment:
                 store_cloud=self.config.store(store).cloud,
                 root_helper=settings.root_helper,
                 asks_host=settings.asks_host,
+                keyring=settings.keyring,
+                modules=settings.modules,
             )
             if party is None:
                 return NoMover(locks, "it is asked to write nothing")

@@ -12,6 +12,7 @@ import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from os_brick.initiator.connector import InitiatorConnector, get_connector_properties
@@ -32,14 +33,21 @@ RAW = frozenset({"rbd", "iscsi", "fibre_channel", "nvmeof", "local"})
 class CinderAttached:
     """`Attached` by os-brick."""
 
-    def __init__(self, site: Site, root_helper: str, *, asks_host: bool) -> None:
+    def __init__(
+        self, site: Site, root_helper: str, *, asks_host: bool, keyring: Path | None = None
+    ) -> None:
         """
         Args:
             root_helper: what os-brick runs commands with that need root, as `sudo`.
             asks_host: whether os-brick is asked what the host is to the storage (initiator names,
                 ports), which needs root; RBD needs none of it.
+            keyring: of the user of Ceph that connections name; None: that in /etc/ceph.
+
+        Raises:
+            ResourceFailed: the keyring cannot be read, or os-brick does not know this host.
         """
         self._site, self._root_helper = site, root_helper
+        self._credentials = {} if keyring is None else {"keyring": _read(keyring)}
         self._connector: dict[str, Any] = {
             "host": socket.gethostname(),
             "ip": "127.0.0.1",
@@ -79,6 +87,7 @@ class CinderAttached:
         if connection.get("encrypted") or kind not in RAW:
             what = "it is encrypted" if connection.get("encrypted") else f"it is one of {kind}"
             raise ResourceFailed(f"volume {volume} cannot be written by the mover: {what}")
+        connection = {**connection, **self._credentials}
         with _brick_errors(f"volume {volume}: this host cannot connect to its storage"):
             # the name of a protocol is looked up in capitals
             connector = InitiatorConnector.factory(
@@ -90,6 +99,14 @@ class CinderAttached:
         finally:
             with _brick_errors(f"volume {volume}: this host cannot disconnect from its storage"):
                 connector.disconnect_volume(dict(connection), found)
+
+
+def _read(keyring: Path) -> str:
+    try:
+        return keyring.read_text()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise ResourceFailed(f"the keyring {keyring} of the mover cannot be read: {why}") from error
 
 
 @contextmanager

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from antipode import libraries
+from antipode.errors import InvalidInput
 from antipode.mover.job import Access, Job, Outcome, VolumeJob
 
 LOG = logging.getLogger(__name__)
@@ -89,9 +92,12 @@ class ChildMover:
             turn: a place of the run among all that have the mover write at the site.
 
         Raises:
-            InvalidInput: a package of the extra `mover` is not installed.
+            InvalidInput: a package of the extra `mover` is not installed, or there is no folder of
+                Ceph's modules.
         """
         libraries.need("os_brick", "mover", "attaching volumes to this host")
+        if access.modules is not None and not access.modules.is_dir():
+            raise InvalidInput(f"{access.modules}, the `modules` of the mover, is no folder")
         self._access = access
         self.locks = locks
         self.turn = turn
@@ -104,12 +110,21 @@ class ChildMover:
 
 
 def _done(job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
-    """Do a job in a new process."""
+    """Do a job in a new process. Where that is killed, os-brick leaves the key of the storage in a
+    temporary file.
+    """
+    with tempfile.TemporaryDirectory(prefix="antipode-mover-") as folder:
+        return _done_in(folder, job, go_on)
+
+
+def _done_in(folder: str, job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
+    modules = [] if job.access.modules is None else [str(job.access.modules)]
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "antipode.mover.process"],
+        [sys.executable, "-W", "ignore", "-m", "antipode.mover.process", *modules],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": folder},
         start_new_session=True,  # a signal of the terminal is for us, who end it in good order
     )
     said, failed = _Lines(process.stdout), _Lines(process.stderr)

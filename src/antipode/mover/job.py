@@ -37,6 +37,8 @@ class Access(Model):
     """of the object store"""
     root_helper: str = "sudo"
     asks_host: bool = False
+    keyring: Path | None = None
+    modules: Path | None = None
 
 
 class Job(Model):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of the mover (`python -m antipode.mover.process`): a job on standard input, outcomes
-on standard output, a line each. It stops writing when its input ends.
+on standard output, a line each. It stops writing when its input ends. Its arguments are folders
+with Ceph's Python modules.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ import os
 import sys
 import threading
 
+from antipode.mover import modules
+
+if __name__ == "__main__":
+    modules.find_in(sys.argv[1:])  # os-brick looks for them when it is imported
+
+# isort: split
 from antipode.mover.brick import CinderAttached  # first of all: see there
 
 # isort: split
@@ -41,7 +48,9 @@ def main() -> int:
     try:
         site = cloud_site.connect(access.site, access.cloud)
         store = cloud_site.connect_objects(access.store, access.store_cloud)
-        attached = CinderAttached(site, access.root_helper, asks_host=access.asks_host)
+        attached = CinderAttached(
+            site, access.root_helper, asks_host=access.asks_host, keyring=access.keyring
+        )
     except AntipodeError as error:
         _say([_failed(v.volume, error.code, str(error)) for v in job.volumes])
         return 1
