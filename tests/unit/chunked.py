@@ -10,7 +10,7 @@ import bz2
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import zstandard
@@ -47,6 +47,11 @@ class Kept:
         if container != CONTAINER or name not in self.held:
             raise NotFound(name)
         return self.held[name]
+
+    def pieces(self, container: str, name: str) -> Iterator[bytes]:
+        data = self.get(container, name)
+        for at in range(0, len(data), 1000):
+            yield data[at : at + 1000]
 
     def listing(self, container: str, prefix: str = "") -> Sequence[Listed]:
         return [

@@ -5,10 +5,9 @@ refuses bytes that are not those that were backed up.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +15,25 @@ from hypothesis import strategies as st
 
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
 from antipode.model.source import BackupRecord
+from antipode.mover import move as move_module
+from antipode.mover import sums
 from antipode.mover.chain import read_chain
-from antipode.mover.move import Wish, digests_of, move
+from antipode.mover.move import Wish, move
 from tests.unit.chunked import PACKS, Bytes, Chained, Kept, sealed
 
 BLOCK = 512
 SIZE = 19 * BLOCK + 100  # the last block is shorter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_small_pieces() -> Iterator[None]:
+    """Volumes of twenty blocks have several windows, reads and writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(move_module, "WINDOW", 7)
+        patch.setattr(move_module, "READ_BYTES", 2 * BLOCK)
+        patch.setattr(move_module, "ZEROED_BYTES", 2 * BLOCK)
+        patch.setattr(sums, "WRITTEN_AT_ONCE", 3)
+        yield
 
 
 def patterned(seed: int, size: int = SIZE) -> bytes:
@@ -67,7 +79,7 @@ def test_any_point_of_any_chain_is_reached_from_any_other_and_from_nothing(
     for now in order:
         moved(chains[now], store, standing)
         assert standing.content == states[now]
-    holds = read_chain(chains[order[-1]], store).digests
+    holds = read_chain(chains[order[-1]], store).sums
     moved(chains[-1], store, standing, holds=holds)
     assert standing.content == states[-1]
     dirty = Bytes(random.Random(seed + 1).randbytes(SIZE))
@@ -84,11 +96,11 @@ def test_only_the_difference_is_fetched_and_written() -> None:
     records = chain.add(after)
     standing, wanted = Bytes(before), read_chain(records, store)
     store.asked.clear()
-    found = move(Wish(wanted, holds=old.digests), standing, store)
+    found = move(Wish(wanted, holds=old.sums), standing, store)
     assert standing.writes == [(2 * BLOCK, BLOCK)]
     assert (found.blocks, found.objects, found.written) == (1, 1, BLOCK)
     assert len(store.asked) == 1
-    found = move(Wish(wanted, holds=wanted.digests), standing, store)
+    found = move(Wish(wanted, holds=wanted.sums), standing, store)
     assert (found.blocks, len(store.asked)) == (0, 1)
 
 
@@ -241,7 +253,7 @@ class Taken(Exception):
 def test_a_mover_whose_volume_is_taken_writes_no_further_object() -> None:
     store, records, _ = chain_of_two()
     wanted = read_chain(records, store)
-    for allowed in range(len(list(wanted.parts))):
+    for allowed in range(sum(len(layer) for layer in wanted.layers)):
         standing, asked = Bytes(bytes(SIZE)), 0
 
         def may_write(allowed: int = allowed) -> None:
@@ -289,16 +301,7 @@ def test_a_move_that_was_broken_off_anywhere_ends_at_the_same_bytes_when_it_is_d
                 raise Taken
 
         try:
-            move(Wish(wanted, read_chain(first, store).digests), standing, store, may_write)
+            move(Wish(wanted, read_chain(first, store).sums), standing, store, may_write)
         except Taken:
             moved(second, store, standing)  # what it holds is read
         assert standing.content == later
-
-
-def test_the_digests_of_a_volume_are_read_in_blocks_of_any_size() -> None:
-    content = patterned(7)
-    for block in (100, BLOCK, 1 << 20, 5 << 20):
-        found = digests_of(Bytes(content), block, SIZE)
-        assert found.sums == b"".join(
-            hashlib.sha256(content[at : at + block]).digest() for at in range(0, SIZE, block)
-        )

@@ -6,7 +6,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -183,22 +184,38 @@ class Objects:
             return content
         return self._beginning(response, at_most)
 
-    def _beginning(self, response: Any, at_most: int) -> bytes:
-        from requests import RequestException
+    def pieces(self, container: str, name: str) -> Iterator[bytes]:
+        """The bytes of an object, of which no more than a piece is held.
 
+        Raises:
+            NotFound: there is no such object.
+            SiteUnreachable: the bytes broke off.
+        """
+        yield from self._pieces(self._send("GET", container, name, stream=True))
+
+    def _beginning(self, response: Any, at_most: int) -> bytes:
         found = bytearray()
-        try:
-            for piece in response.iter_content(_PIECE):
+        with closing(self._pieces(response)) as pieces:
+            for piece in pieces:
                 found += piece
                 if len(found) >= at_most:
                     break
+        return bytes(found[:at_most])
+
+    def _pieces(self, response: Any) -> Generator[bytes, None, None]:
+        from requests import RequestException
+
+        got = 0
+        try:
+            for piece in response.iter_content(_PIECE):
+                got += len(piece)
+                yield piece
         except RequestException as error:
             raise SiteUnreachable(
-                f"Site {self._site}: the bytes of an object broke off after {len(found)}: {error}"
+                f"Site {self._site}: the bytes of an object broke off after {got}: {error}"
             ) from error
         finally:
             response.close()
-        return bytes(found[:at_most])
 
     def delete(self, container: str, name: str) -> None:
         try:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError
@@ -17,12 +18,12 @@ from antipode.errors import AntipodeError, RecoveryPointInvalid, VolumeTaken
 from antipode.model.marks import KEY, RUN
 from antipode.model.source import BackupRecord
 from antipode.model.standing import CLAIM
-from antipode.mover.chain import Chain, digests_of_backup, read_chain
+from antipode.mover.budget import Budget
+from antipode.mover.chain import read_chain, sums_of_backup
 from antipode.mover.job import Job, Outcome, VolumeJob
-from antipode.mover.move import Moved, Wish, digests_of, move
+from antipode.mover.move import Moved, Wish, survey, write
+from antipode.mover.sums import Streamed, Sums
 from antipode.mover.target import Attached, Target
-from antipode.vault.digests import Digests
-from antipode.vault.verify import Store
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -31,8 +32,20 @@ ASKED_S = 0.1
 """How long an answer of Cinder stands that a volume is still ours."""
 
 
+@dataclass(frozen=True)
+class _Hands:
+    """All that the volumes of a job share."""
+
+    site: Site
+    store: Streamed
+    stop: threading.Event
+    folder: Path
+    """for the digests of volumes"""
+    budget: Budget
+
+
 def carry(
-    job: Job, site: Site, store: Store, attached: Attached, stop: threading.Event | None = None
+    job: Job, site: Site, store: Streamed, attached: Attached, stop: threading.Event | None = None
 ) -> Iterator[Outcome]:
     """Do a job; an outcome for each volume, as soon as it is known. What fails of one volume leaves
     the others.
@@ -40,7 +53,7 @@ def carry(
     Args:
         stop: when it is set, nothing more is written.
     """
-    ends = stop or threading.Event()
+    hands = _Hands(site, store, stop or threading.Event(), job.lock.parent, Budget())
 
     def one(wanted: VolumeJob) -> Outcome:
         began, touched = time.monotonic(), threading.Event()
@@ -57,7 +70,7 @@ def carry(
                 yield target
 
         try:
-            moved, foreign = _bring(wanted, site, store, noted, ends)
+            moved, foreign = _bring(wanted, hands, noted)
         except AntipodeError as error:
             return failed(error.code, str(error))
         except Exception as error:  # of a library of the storage: another volume may do
@@ -69,40 +82,28 @@ def carry(
         yield from pool.map(one, job.volumes)
 
 
-def _bring(
-    wanted: VolumeJob, site: Site, store: Store, attached: Attached, stop: threading.Event
-) -> tuple[Moved, int]:
+def _bring(wanted: VolumeJob, hands: _Hands, attached: Attached) -> tuple[Moved, int]:
     """Bring one volume to its backup; and how many blocks held what was not known."""
-    chain = read_chain(wanted.chain, store)  # whole, before anything is written
-    may_write = _asker(wanted, site, stop)
+    # whole, before anything is written
+    chain = read_chain(wanted.chain, hands.store, hands.folder)
+    may_write = _asker(wanted, hands.site, hands.stop)
     may_write()
+    holds = None if wanted.is_new else _known(wanted.holds, hands)
     with attached(wanted.volume) as target:
         # another process may have claimed the volume before it was attached to this one
         may_write()
-        holds, foreign = _known(wanted, chain, store, target)
-        wish = Wish(chain, holds, is_new=wanted.is_new)
-        return move(wish, target, store, may_write), foreign
+        found = survey(Wish(chain, holds, is_new=wanted.is_new, reads=wanted.reads), target)
+        return write(found, target, hands.store, may_write, hands.budget), found.foreign
 
 
-def _known(
-    wanted: VolumeJob, chain: Chain, store: Store, target: Target
-) -> tuple[Digests | None, int]:
-    """What is known of a volume's content, and how many blocks are not as they should be."""
-    if wanted.is_new or wanted.holds is None:
-        return None, 0
-    known = _digests(wanted.holds, store)
-    if known is not None and (known.block, known.blocks) != (chain.block, chain.digests.blocks):
-        known = None  # the backups are of other settings, or of another size
-    if not wanted.reads:
-        return known, 0
-    found = digests_of(target, chain.block, chain.size)
-    return found, 0 if known is None else len(known.differences(found))
-
-
-def _digests(record: BackupRecord, store: Store) -> Digests | None:
-    """Those of a backup; None where the store has them no more, so that the volume is read."""
+def _known(record: BackupRecord | None, hands: _Hands) -> Sums | None:
+    """The digests of a backup; None where the store has them no more, so that the volume is
+    read.
+    """
+    if record is None:
+        return None
     try:
-        return digests_of_backup(record, store)
+        return sums_of_backup(record, hands.store, hands.folder)
     except RecoveryPointInvalid:
         return None
 

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from antipode import libraries
 from antipode.errors import RecoveryPointInvalid
 
+Packed = bytes | bytearray
 
-def decompress(data: bytes, compression: str, length: int, name: str) -> bytes:
+
+def decompress(data: Packed, compression: str, length: int, name: str) -> Packed:
     """The bytes that an object holds.
 
     Never more memory is used than for the bytes that are expected, whatever the object claims.
@@ -41,19 +43,19 @@ def decompress(data: bytes, compression: str, length: int, name: str) -> bytes:
     return found
 
 
-def _none(data: bytes, length: int) -> bytes:
+def _none(data: Packed, length: int) -> Packed:
     return data
 
 
-def _zlib(data: bytes, length: int) -> bytes:
+def _zlib(data: Packed, length: int) -> bytes:
     return zlib.decompressobj().decompress(data, length + 1)
 
 
-def _bz2(data: bytes, length: int) -> bytes:
+def _bz2(data: Packed, length: int) -> bytes:
     return bz2.BZ2Decompressor().decompress(data, length + 1)
 
 
-def _zstd(data: bytes, length: int) -> bytes:
+def _zstd(data: Packed, length: int) -> bytes:
     libraries.need("zstandard", "mover", "reading backups that are compressed by zstd")
     import zstandard
 
@@ -66,7 +68,7 @@ def _zstd(data: bytes, length: int) -> bytes:
         raise ValueError(str(error)) from error
 
 
-_KNOWN: dict[str, Callable[[bytes, int], bytes]] = {
+_KNOWN: dict[str, Callable[[Packed, int], Packed]] = {
     "none": _none,
     "zlib": _zlib,
     "bz2": _bz2,
