@@ -141,7 +141,7 @@ def test_there_and_back_and_there_again_not_one_record_is_lost(
     moves: list[tuple[Site, list[str]]] = [
         (site_b, ["migrate", VNF, "--to", site_b.name]),
         (site_a, ["failback", VNF]),
-        (site_b, ["failback", VNF]),  # there, too, an old copy is in the way
+        (site_b, ["failback", VNF, "--to", site_b.name]),  # an old copy is in the way there, too
     ]
     for generation, (there, command) in enumerate(moves, start=2):
         canary.wait_for_records(here, 20)

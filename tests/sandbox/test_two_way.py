@@ -120,7 +120,7 @@ def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
         assert last(world, here, boot) == last(world, there, boot)
         canary.await_records(sandbox, here, 20)
         boot = boots(world, here)
-        world.operator.tell("failback", "canary", "--yes")
+        world.operator.tell("failback", "canary", "--to", there, "--yes")
         assert last(world, there, boot) == last(world, here, boot)
         assert (statuses(world, there), statuses(world, here)) == ({"ACTIVE"}, {"SHUTOFF"})
         assert len(list(world.cloud(there).compute.servers())) == 3

@@ -403,6 +403,23 @@ def test_a_migration_moves_a_member_that_does_not_come_back_otherwise(
     assert "quiesce db" not in pair.a.events
 
 
+def test_what_only_a_member_that_does_not_come_back_lacks_is_found_before_any_is_off(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+    pair.here.vnfs.put(with_capture(db={"recover": "none"}))
+    here = pair.process()
+    planned = migrating(prepare_migration(here, "v"))
+    pair.a.servers["id-db"]["flavor"]["original_name"] = "huge"
+    with pytest.raises(PreflightFailed, match="huge"):
+        migrate(here, planned, Unobserved())
+    assert {s["status"] for s in pair.a.servers.values()} == {"ACTIVE"}
+    assert not [e for e in pair.a.events if "stop" in e]
+    assert pair.b.servers == {}
+    with pytest.raises(PreflightFailed, match="huge"):  # by its point it is known beforehand
+        prepare_migration(pair.process(), "v")
+
+
 def test_a_migration_captures_and_moves_all_members(
     pair: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ class Migrate(ShowCommand):
         parser.add_argument(
             "--to",
             metavar="SITE",
-            help="where (default: the site that it came from)"
+            help="where (default: the site that it came from, if it is not at its primary)"
             if self.back
             else "where (default: the first site of the VNF at which it is not active)",
         )

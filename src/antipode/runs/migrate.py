@@ -286,9 +286,11 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     if request.removes is not None:
         parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
-        preparation.prepare(run.deployment, run.vnf, request.to, first)
-    # as it was made: the plan lacks members that do not come back, and these are moved, too
-    members = _switch_off(run, request, points.find(_vaults(run), run.vnf, first).point)
+        fit = preparation.prepare(run.deployment, run.vnf, request.to, first)
+        # as it was made: the plan lacks members that do not come back, and these are moved, too
+        made = points.find(_vaults(run), run.vnf, first).point
+        preparation.must_fit_with_all(made, vnf, fit.site)
+    members = _switch_off(run, request, made)
     parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )

@@ -68,15 +68,17 @@ def prepare(
 
     Args:
         to: the site; by default the first of the VNF at which it is not active, and with `back`
-            the one that it came from.
+            the one that it came from, unless it is at its primary.
         option: which of the VNF's protections makes the points; the first by default.
         back: whether the old copy at that site is removed first.
 
     Raises:
         NotFound: the VNF or the site is not known here.
-        InvalidInput: the VNF is active at that site, or has no such protection.
+        InvalidInput: the VNF is active at that site, or at its primary and is to go back without
+            a site, or has no such protection.
         Busy: a recovery of it has not ended.
-        PreflightFailed: the site lacks something; all of it is named.
+        PreflightFailed: the site lacks something, or no point can be made where it is active; all
+            of it is named.
         VaultError, SiteUnreachable: where it is active is not known, or one of both sites does not
             answer.
     """
@@ -89,10 +91,18 @@ def prepare(
     if back and state.claim is None:
         raise InvalidInput(f"{state} and has never moved: there is nowhere to go back to")
     former = state.claim.former_site if back and state.claim is not None else None
+    if former is not None and to is None and state.active_site == known.primary:
+        # given again, the command would move it to and fro
+        raise InvalidInput(
+            f"{state}, which is its primary: there it is home. To move it all the same, name the"
+            f" site: antipode failback {vnf} --to {former}"
+        )
     site = to or former or default_site(deployment, vnf)
     if site == state.active_site:
         raise InvalidInput(f"{state}; move it to another site")
     protect.requested(known, state, option=option)  # refuses an option that it has not
+    if lost := offsite.problems(deployment.config, known, state.active_site):
+        raise PreflightFailed(f"a migration of {vnf} from {state.active_site}", lost)
     deployment.site(state.active_site, known)
     warnings = [
         f"it is not protected at {site} as things are: {problem}"
@@ -112,6 +122,8 @@ def prepare(
     if newest is None or newest.site != state.active_site:
         return Prepared(known, state, site, option, None, warnings, None, steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
+    there = deployment.site(site, known)
+    preparation.must_fit_with_all(points.find(standing.vaults, vnf, newest.id).point, known, there)
     return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], None, steps)
 
 

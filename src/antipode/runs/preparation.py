@@ -154,6 +154,21 @@ def prepare(
     )
 
 
+def must_fit_with_all(point: RecoveryPoint, definition: Vnf, site: Site) -> None:
+    """See that a site has what all members need, also those that a recovery point does not bring
+    back: a migration captures and moves them, too.
+
+    Args:
+        definition: by which names are translated.
+
+    Raises:
+        PreflightFailed: the site lacks something; all of it is named.
+    """
+    if point.left_out:
+        maps = {"map": definition.map, "maps": definition.maps}
+        plan.make_plan(point.model_copy(update={"vnf": point.vnf.model_copy(update=maps)}), site)
+
+
 def dns_warnings(records: switching.Planned) -> list[str]:
     """Warnings about DNS records, none of which holds up a recovery."""
     return [
