@@ -87,6 +87,43 @@ def test_a_flavor_with_equal_extra_specs_is_no_matter_for_a_warning(
     assert not warned(make_plan(point, there.site), "flavor")
 
 
+# Probes.
+
+
+def without_address(point: RecoveryPoint, answers: Answers) -> RecoveryPoint:
+    """The point with a member that has no fixed address, and is probed."""
+    (port,) = point.topology.server("app").ports
+    bare = changed(point, "app", ports=[port.model_copy(update={"fixed": []})])
+    members = [
+        m.model_copy(update={"answers": answers}) if m.server == "app" else m
+        for m in point.vnf.members
+    ]
+    return bare.model_copy(update={"vnf": point.vnf.model_copy(update={"members": members})})
+
+
+def test_a_probe_without_an_address_is_found_before_anything_is_restored(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    assert [p for p in problems(without_address(point, Answers(tcp=80)), there) if "app" in p]
+    for answers in (
+        Answers(tcp=80, at={"site-b": "192.0.2.1"}),
+        Answers(console="login:"),
+        Answers(command=["true"]),
+    ):
+        make_plan(without_address(point, answers), there.site)
+
+
+# Cells.
+
+
+def test_a_cell_that_is_down_is_named_and_stops_no_recovery(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    assert not warned(make_plan(point, there.site), "cell")
+    there.servers["unseen"] = {"id": "unseen", "status": "UNKNOWN", "links": []}
+    assert warned(make_plan(point, there.site), "cell", "unseen")
+
+
 # Zones.
 
 

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from antipode.cloud.api import ApiError
 from antipode.errors import InvalidInput, ResourceFailed
-from antipode.model.probe import Probe
+from antipode.model.probe import Probe, asked_address
 from antipode.model.topology import Topology
 from antipode.model.vnf import Answers, Member
 from antipode.recover import probes
@@ -202,6 +202,23 @@ def test_an_address_of_the_recovering_site_is_used_in_place_of_the_shared_one(po
     answers = Answers(tcp=port, at={"site-b": "127.0.0.1"}, within=60)
     told = ask(answers, Recovering(), address="192.0.2.1")
     assert told == {"asked": f"TCP 127.0.0.1:{port}", "reaches": "this-site"}
+
+
+@pytest.mark.parametrize(
+    ("ports", "asked"),
+    [
+        ([["10.0.0.4"]], "10.0.0.4"),
+        ([[], ["10.0.0.4"]], "10.0.0.4"),  # a first interface on a network without subnet
+        ([["fd00::4", "10.0.0.4", "10.0.0.5"]], "10.0.0.4"),
+        ([["fd00::4"], ["10.0.0.4"]], "fd00::4"),
+        ([[], []], ""),
+        ([], ""),
+    ],
+)
+def test_the_address_that_is_asked_is_of_the_first_port_that_has_any_and_ipv4_if_it_has_that(
+    ports: list[list[str]], asked: str
+) -> None:
+    assert asked_address(ports) == asked
 
 
 def test_a_port_of_a_server_without_an_address_is_silence() -> None:

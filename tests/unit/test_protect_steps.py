@@ -15,11 +15,12 @@ from antipode.model.capture import Capture, QuiesceWindow, Transferred
 from antipode.model.full_every import FullEvery
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import ServerGroup, Topology
-from antipode.model.vnf import Member, Protection, Vnf
+from antipode.model.vnf import Answers, Member, Protection, Vnf
 from antipode.protect.quiesced_snapshot import OPTION
 from antipode.protect.snapshots import remove_snapshots
 from antipode.runs.protect import problems_of
 from antipode.topology.discovery import discover
+from antipode.topology.losses import losses
 from antipode.transfer import Earlier
 from antipode.transfer.cinder_backup import TRANSFER, back_up
 from tests.unit import parts
@@ -199,6 +200,46 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     ):
         assert words in found
     assert not cloud.events
+
+
+@pytest.mark.parametrize("has_other", [False, True])
+def test_a_member_that_no_probe_could_reach_is_found_before(has_other: bool) -> None:
+    cloud = FakeCloud()
+    for port in cloud.ports.values():
+        if port["device_id"] == "id-app":
+            port["fixed_ips"] = []
+    at = {"site-b": "192.0.2.1"} if has_other else {}
+    members = [
+        m.model_copy(update={"answers": Answers(tcp=80, at=at)}) if m.server == "app" else m
+        for m in VNF.members
+    ]
+    vnf = VNF.model_copy(update={"members": members})
+    if has_other:
+        check_protect(vnf, cloud)
+        return
+    with pytest.raises(PreflightFailed) as failure:
+        check_protect(vnf, cloud)
+    assert [p for p in failure.value.problems if "app" in p and "probe" in p]
+
+
+@pytest.mark.parametrize(
+    ("specs", "image", "words"),
+    [
+        ({"hw:tpm_version": "2.0"}, {}, ["TPM"]),
+        ({}, {"hw_tpm_version": "2.0", "hw_firmware_type": "uefi"}, ["TPM", "UEFI"]),
+        ({}, {"hw_firmware_type": "bios"}, []),
+    ],
+)
+def test_what_a_hypervisor_keeps_of_a_server_is_said_to_be_lost(
+    specs: dict[str, str], image: dict[str, str], words: list[str]
+) -> None:
+    cloud = FakeCloud()
+    cloud.servers["id-app"]["flavor"]["extra_specs"] = specs
+    cloud.volumes["app-root"]["volume_image_metadata"] |= image
+    said = [x for x in losses(VNF, discover(VNF, cloud.site)) if "TPM" in x or "UEFI" in x]
+    assert len(said) == len(words)
+    for word in words:
+        assert [x for x in said if word in x and "app" in x]
 
 
 def test_a_member_that_is_off_needs_no_agent_and_a_vnf_that_is_off_no_add_on() -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from antipode.model.base import Model
 from antipode.model.datastore import Health
 from antipode.model.dns import DnsChange
+from antipode.model.probe import asked_address
 from antipode.model.quota import QuotaNeed
 from antipode.model.runbook import PlannedStep
 from antipode.model.source import OF_HEADS
@@ -270,9 +271,9 @@ class ServerPlan(Model):
 
     @property
     def is_moved(self) -> bool:
-        """Whether its first address is not the one of the copy at the former site."""
-        first = next((p for p in self.ports[:1]), None)
-        return first is not None and next(iter(first.fixed), None) in first.former
+        """Whether the address that is probed is not the one of the copy at the former site."""
+        asked = asked_address(port.fixed for port in self.ports)
+        return any(asked in port.former for port in self.ports)
 
 
 class DataPlan(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,7 +55,7 @@ class Probe:
         """The probe of a server at the site where it is recovered.
 
         Args:
-            fixed_address: the first fixed address of the server; empty when it has none.
+            fixed_address: the one that is asked, as `asked_address`; empty when it has none.
             is_moved: whether the copy at the other site has another address.
 
         Raises:
@@ -115,6 +115,27 @@ class Probe:
             return f"TCP {self.address}:{self.port}"
         known = "the whole environment" if self.variables == ALL else ", ".join(self.variables)
         return shlex.join(self.command) + (f", with {known}" if known else "")
+
+
+def asked_address(ports: Iterable[Iterable[str]]) -> str:
+    """The address that a probe asks: of the first port that has one, IPv4 before IPv6, as
+    antipode's host need not have the latter; empty where no port has one.
+
+    Args:
+        ports: the fixed addresses of each port of a server, in order.
+    """
+    for addresses in ports:
+        if found := sorted(addresses, key=lambda address: ":" in address):
+            return found[0]
+    return ""
+
+
+def cannot_connect(server: str) -> str:
+    """That a probe has no address to connect to, in a sentence."""
+    return (
+        f"server {server} has no fixed address, and its probe connects to one; give `answers` an"
+        " address of each site (`at`), a command or a text in the console log"
+    )
 
 
 def _port(http: HttpProbe) -> int:

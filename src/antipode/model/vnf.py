@@ -62,7 +62,7 @@ class Answers(Model):
     """How to see that a member answers: a TCP port accepts a connection, a GET is answered as
     expected, a command exits with 0, or a line of its console log has a text.
 
-    `tcp` and `http` ask the first fixed address, which exists at both sites; `at` gives, by site,
+    `tcp` and `http` ask one fixed address, which exists at both sites; `at` gives, by site,
     an address that leads to that site only. In `command`, `{site}`, `{server}` and `{address}` are
     replaced; it is run without a shell until it succeeds or `within` is over. In `console`, a `*`
     stands for any text.
@@ -76,6 +76,10 @@ class Answers(Model):
     within: Seconds = 300.0
     variables: Inherited = []
     """what the command gets of antipode's environment beside what all programs get"""
+
+    def connects_to(self, site: str) -> bool:
+        """Whether it connects to a fixed address of the member where that is at a site."""
+        return (self.tcp is not None or self.http is not None) and site not in self.at
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:

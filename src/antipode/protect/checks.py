@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.cloud.volumes import users_of
+from antipode.model.probe import asked_address, cannot_connect
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
 from antipode.protect.base_images import rebuilt
@@ -41,6 +42,7 @@ def problems(
         may_boot_from_image: whether a member may have its root disk on the hypervisor.
     """
     yield from _servers(vnf, topology, site, ("ACTIVE", "SHUTOFF") if may_be_off else ("ACTIVE",))
+    yield from _unreachable(vnf, topology)
     if not may_boot_from_image:
         yield from root_disks_left_out(vnf, topology)
     elif also := rebuilt(vnf, topology):
@@ -55,6 +57,18 @@ def problems(
     volumes = site.volumes.volumes()
     yield from _busy_volumes(topology, volumes)
     yield from _volumes_of_others(topology, volumes)
+
+
+def _unreachable(vnf: Vnf, topology: Topology) -> Iterator[str]:
+    """One sentence for each member that no recovery could see answering."""
+    backups = [site for site in vnf.sites if site != vnf.primary]
+    for member, server in zip(vnf.members, topology.servers, strict=True):
+        if member.answers is None or server.is_off:
+            continue
+        if asked_address([f.address for f in p.fixed] for p in server.ports):
+            continue
+        if any(member.answers.connects_to(site) for site in backups):
+            yield cannot_connect(server.name)
 
 
 def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]) -> Iterator[str]:

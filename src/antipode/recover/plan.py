@@ -8,11 +8,12 @@ Nothing at the primary is asked: the point and the backup site are enough.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from antipode.cloud.api import Json
+from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
 from antipode.model.marks import (
@@ -26,6 +27,7 @@ from antipode.model.marks import (
 )
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
+from antipode.model.probe import asked_address, cannot_connect
 from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
@@ -91,7 +93,14 @@ class _Planner:
         self._ports = PortPlanner(point, site, self._findings, beside=beside is not None)
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
-        self._servers = by_name(site.compute.servers())
+        servers = site.compute.servers()
+        self._servers = by_name(servers)
+        if unreadable := [s["id"] for s in servers if is_unreadable(s)]:
+            self.warnings.append(
+                f"Nova of {site.name} shows nothing of {len(unreadable)} servers, as their cell"
+                f" does not answer ({', '.join(unreadable[:3])}): a copy of a member may be among"
+                " them"
+            )
         self._keypairs: dict[Keypair, Keypair] = {}
         """keypair of the primary -> the same as it is called here"""
         self._keypairs_to_import: dict[str, Keypair] = {}
@@ -144,6 +153,7 @@ class _Planner:
         self._warn_of_clones(servers)
         self._warn_of_user_data(servers)
         self._warn_of_addresses(servers)
+        self.problems += self._unreachable(servers)
         if self._point.moments_apart_s:
             self.warnings.append(of_different_moments(self._point))
         unattached = [self._unattached(v) for v in topology.unattached]
@@ -173,6 +183,17 @@ class _Planner:
         needs = self._quotas(plan)
         self.problems += [str(need) for need in needs if need.is_short]
         return plan.model_copy(update={"quotas": needs})
+
+    def _unreachable(self, servers: Sequence[ServerPlan]) -> list[str]:
+        """The members that would be restored and booted, and never be seen to answer."""
+        return [
+            cannot_connect(server.name)
+            for server in servers
+            if self._beside is None
+            and server.answers is not None
+            and server.answers.connects_to(self._site.name)
+            and not asked_address(port.fixed for port in server.ports)
+        ]
 
     def _quotas(self, plan: RecoveryPlan) -> list[QuotaNeed]:
         wanted = quotas.Wanted(plan.servers, plan.vip_ports, plan.networks, plan.security_groups)

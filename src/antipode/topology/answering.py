@@ -12,7 +12,7 @@ from antipode import processes
 from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.probe import Probe, Reach
+from antipode.model.probe import Probe, Reach, asked_address
 from antipode.model.topology import Server
 from antipode.model.vnf import Answers
 from antipode.pace import Pace
@@ -49,7 +49,7 @@ def await_answer(
     """Ask a server until it answers; the probe that it has answered.
 
     Args:
-        server: as it was found, at this site or at its former one; its name and first fixed
+        server: as it was found, at this site or at its former one; its name and its fixed
             address are those of the probe.
         server_id: of the server at this site.
         wait: what is done meanwhile, and how.
@@ -75,7 +75,7 @@ def await_answer(
 
 def fixed_address(server: Server) -> str:
     """The address of a server that is probed; empty where it has none."""
-    return server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
+    return asked_address([fixed.address for fixed in port.fixed] for port in server.ports)
 
 
 def _ask(probe: Probe, site: Site, server: Server, server_id: str, wait: Wait) -> str | None:
@@ -107,7 +107,10 @@ def _read(probe: Probe, site: Site, server_id: str) -> str | None:
 
 def _port_not_active(site: Site, server: Server, server_id: str) -> str | None:
     """Why an answer of the server's address cannot be that of this site; None if it can."""
-    mac_address = server.ports[0].mac_address
+    asked = fixed_address(server)
+    mac_address = next(
+        p.mac_address for p in server.ports if asked in (fixed.address for fixed in p.fixed)
+    )
     for port in site.networks.ports_of([server_id]):
         if port.get("mac_address") == mac_address:
             status = port.get("status")

@@ -37,11 +37,36 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its root disk is made again from the image that it was created"
             " from, and what was written to it since is lost"
         )
+    yield from _of_firmware(server)
     if server.user_data is not None and member.user_data is None:
         yield (
             f"server {server.name}: cloud-init runs its user_data again at the recovered server; "
             "choose `user_data: keep` or `drop` in the VNF file"
         )
+
+
+def _of_firmware(server: Server) -> Iterator[str]:
+    """What a hypervisor keeps beside the disks of a server: no API gives it away."""
+    specs = {key.replace(":", "_"): value for key, value in server.flavor.extra_specs.items()}
+    said = {**_boot_image(server), **specs}
+    if said.get("hw_tpm_version"):
+        yield (
+            f"server {server.name}: what its virtual TPM holds does not come back; a guest that"
+            " unlocks its disks by it does not boot"
+        )
+    if said.get("hw_firmware_type") == "uefi":
+        yield (
+            f"server {server.name}: the UEFI variables (NVRAM) do not come back; see that it boots"
+            " by the default path of its EFI partition"
+        )
+
+
+def _boot_image(server: Server) -> dict[str, str]:
+    """What is said of the image of its root disk."""
+    if server.root_disk is not None:
+        return server.root_disk.image_metadata
+    root = next((a.volume for a in server.attachments if a.is_root), None)
+    return root.image_metadata if root is not None else {}
 
 
 def _of_ports(vnf: Vnf, topology: Topology) -> Iterator[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.model.probe import Probe, Reach
+from antipode.model.probe import Probe, Reach, asked_address
 from antipode.operations.shown import dns
 from antipode.screen import span
 
@@ -184,7 +184,7 @@ def _probe(server: ServerPlan, site: str) -> str:
         return "was off: it boots once, cut off from its networks, and is switched off again"
     if server.answers is None:
         return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
-    address = next((a for port in server.ports[:1] for a in port.fixed), "")
+    address = asked_address(port.fixed for port in server.ports)
     probe = Probe.of(server.answers, site, server.name, address, is_moved=server.is_moved)
     if probe.reaches is Reach.COMMAND:
         return f"answers when this command exits with 0: {probe}"
