@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +41,7 @@ SMALL, MOST_MIB = 50, 200
 NETWORK, CIDR = "scale-net", "10.8.0.0/16"
 GIB = 1 << 20
 """the bytes of a GiB: what the sites do with bytes is not what is measured"""
+_ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 MEASURES = ("cpu_s", "calls", "memory_mib", "threads", "seconds")
 REPORT = Path("build") / "scale.json"
 
@@ -238,21 +241,26 @@ def measured(
         check=True,
     )
     result: dict[str, float] = json.loads(done.stdout)
-    result["calls"] = _calls_of_antipode(sandbox, sites)
+    result["calls"] = calls_of_antipode(sandbox, sites)
     return result
 
 
-def _calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
+def calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
     """All calls but those by which cinder-backup of a site writes and reads its objects."""
-    counted = [
-        (name, n) for site in sites for name, n in sandbox.ask(site, "GET", "/calls").items()
-    ]
-    moved = ("PUT", "DELETE", "HEAD")
-    return sum(
-        float(n)
-        for name, n in counted
-        if not (name.startswith("object-store") and name.split()[1] in moved)
-    )
+    return float(sum(kinds_of_calls(sandbox, sites).values()))
+
+
+def kinds_of_calls(sandbox: Sandbox, sites: Sequence[str]) -> Counter[str]:
+    """How often antipode has made each kind of call: the service, the method, and the path with
+    ids left out.
+    """
+    found, moved = Counter[str](), ("PUT", "DELETE", "HEAD")
+    for site in sites:
+        for name, times in sandbox.ask(site, "GET", "/calls").items():
+            service, method = name.split()[:2]
+            if service != "object-store" or method not in moved:
+                found[_ID.sub("ID", name)] += int(times)
+    return found
 
 
 # ---- the bench ----
@@ -276,7 +284,7 @@ def _of_one_size(sandbox: Sandbox, vnfs: int, shape: Shape) -> Iterator[dict[str
     volumes = vnfs * shape.servers * VOLUMES
     say(f"{vnfs} VNFs, {volumes} volumes")
     furnish(vnfs, shape.servers)
-    _without_verification(sandbox)
+    without_verification(sandbox)
     primary, backup = SITES
     say("  protect")
     yield {
@@ -293,7 +301,7 @@ def _of_one_size(sandbox: Sandbox, vnfs: int, shape: Shape) -> Iterator[dict[str
     }
 
 
-def _without_verification(sandbox: Sandbox) -> None:
+def without_verification(sandbox: Sandbox) -> None:
     """Leave the backup store out of the configuration, so that the store is asked by cinder-backup
     and calls can be distinguished.
     """

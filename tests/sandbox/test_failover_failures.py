@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from subprocess import Popen
+from typing import Any
 
 import pytest
 
@@ -167,6 +168,54 @@ def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(
     assert done.returncode == 1, done.stderr
     own_world.operator.ask(*FAILOVER)
     expect_one_of_everything(own_world, held)
+
+
+TROUBLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("^block-storage POST /v3/volumes$", {"status": 413, "message": "VolumeLimitExceeded"}),
+    (r"^volume\.restore$", {}),
+    (r"^server\.create$", {"message": "No valid host was found."}),
+)
+"""What a failover meets one after another: a quota that has run out since the plan, a restore that
+fails, and no host with room."""
+
+
+def test_after_each_trouble_a_failover_is_taken_up_and_repeats_nothing(
+    own_world: World, held: Held
+) -> None:
+    for number, (on, more) in enumerate(TROUBLES, 1):
+        own_world.fault(BACKUP, on, "error", **more)
+        done = own_world.operator.run(
+            *(("run", "resume", own_world.newest_run()["run"]) if number > 1 else FAILOVER)
+        )
+        assert own_world.struck(BACKUP) == number
+        assert done.returncode == 1, done.stderr
+        assert own_world.newest_run()["state"] == "failed"
+        assert "run resume" in done.stderr
+    own_world.operator.tell("run", "resume", own_world.newest_run()["run"])
+    expect_one_of_everything(own_world, held)
+    calls = own_world.sandbox.ask(BACKUP, "GET", "/calls")
+    assert calls["block-storage POST /v3/backups/import_record"] == 6
+    assert calls["network POST /v2.0/ports"] == 3
+    assert calls["compute POST /v2.1/servers"] == 4  # for one there was no host at first
+
+
+def test_a_dead_site_that_comes_back_meanwhile_is_not_asked_and_a_second_order_waits(
+    own_world: World, held: Held
+) -> None:
+    with failover_stuck(own_world, r"volume\.restore", after=2) as process:
+        own_world.sandbox.start(PRIMARY)
+        before = calls_to_primary(own_world)
+        second = own_world.operator.run(*FAILOVER)
+        assert second.returncode == 6, second.stderr
+        own_world.sandbox.kill(PRIMARY)
+        own_world.sandbox.start(PRIMARY)
+        before = min(before, calls_to_primary(own_world))
+        own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert calls_to_primary(own_world) == before
+    expect_one_of_everything(own_world, held)
+    assert own_world.operator.run(*FAILOVER).returncode == 2
 
 
 def test_a_backup_that_the_store_has_damaged_is_not_passed_off_as_restored(

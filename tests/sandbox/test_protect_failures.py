@@ -12,7 +12,7 @@ import pytest
 
 from antipode.freezes.unquiesce import THAW_CALL_S
 from antipode.protect.quiesced_snapshot.window import THAW_LONGEST_S
-from tests.sandbox.conftest import PRIMARY, World, await_thaw, quiesced_within, until
+from tests.sandbox.conftest import BACKUP, PRIMARY, World, await_thaw, quiesced_within, until
 
 pytestmark = pytest.mark.sandbox
 QUIESCE_S = 6
@@ -68,6 +68,84 @@ def test_a_snapshot_that_fails_is_told_and_leaves_nothing(world: World) -> None:
     assert world.frozen() == set()
     assert world.snapshots() == []
     expect_the_next_one_to_be_good(world)
+
+
+@pytest.mark.parametrize("effect", ["error", "stuck"])
+def test_a_second_member_that_is_not_quiesced_ends_the_window_of_all(
+    world: World, effect: str
+) -> None:
+    world.know(**quiesced_within(QUIESCE_S))
+    points = world.points()
+    world.fault(PRIMARY, r"^server\.quiesce$", effect, after=1)
+    done = world.operator.run("protect", "canary")
+    assert done.returncode == 1, done.stderr
+    assert world.struck(PRIMARY) == 1
+    assert (world.frozen(), world.snapshots(), world.points()) == (set(), [], points)
+    expect_the_next_one_to_be_good(world)
+
+
+def test_an_agent_that_dies_while_its_member_is_frozen_leaves_none_so(world: World) -> None:
+    world.fault(PRIMARY, r"^server\.unquiesce$", "error", times=2, message="no answer of the agent")
+    world.operator.run("protect", "canary")
+    assert world.struck(PRIMARY) == 2
+    await_thaw(world, THAWED_WITHIN_S)
+    expect_the_next_one_to_be_good(world)
+
+
+@pytest.mark.parametrize("times", [1, None], ids=["once", "for good"])
+@pytest.mark.parametrize(
+    ("site", "what", "effect"),
+    [
+        (PRIMARY, r"^backup\.create$", "error"),
+        (BACKUP, r"^object-store PUT /v1/[^/]+/volumebackups/", "drop"),  # the WAN is cut
+    ],
+    ids=["backups fail", "the way to the store is cut"],
+)
+def test_backups_that_fail_in_the_middle_make_no_point_and_leave_nothing(
+    world: World, site: str, what: str, effect: str, times: int | None
+) -> None:
+    points, backups = world.points(), world.backups()
+    world.fault(site, what, effect, after=2, times=times)
+    done = world.operator.run("protect", "canary")
+    assert world.struck(site)
+    world.sandbox.ask(site, "DELETE", "/faults")
+    assert world.frozen() == set()
+    if times == 1 and effect == "drop":
+        assert (done.returncode, len(world.points())) == (0, len(points) + 1)  # it is sent again
+    else:
+        assert done.returncode == 1, done.stderr
+        assert (world.points(), world.backups()) == (points, backups)
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_backup_site_that_is_away_from_the_beginning_leaves_all_as_it_is(world: World) -> None:
+    points = world.points()
+    world.sandbox.kill(BACKUP)
+    world.sandbox.ask(PRIMARY, "DELETE", "/calls")
+    done = world.operator.run("protect", "canary")
+    assert done.returncode in (3, 5), done.stderr
+    calls = world.sandbox.ask(PRIMARY, "GET", "/calls")
+    assert not [c for c in calls if c.endswith(" quiesce") or "POST /v3/" in c]
+    world.sandbox.start(BACKUP)
+    assert world.points() == points
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_backup_that_somebody_has_deleted_costs_full_backups_and_breaks_no_chain(
+    world: World,
+) -> None:
+    world.protect()
+    storage = world.cloud(PRIMARY).block_storage
+    newest = max(storage.backups(details=True), key=lambda backup: backup.created_at)
+    storage.delete_backup(newest)
+    until(lambda: newest.id not in world.backups(), "it is gone")
+    result = world.protect()
+    assert newest.id not in world.backups()
+    full = [b for b in storage.backups(details=True) if not b.is_incremental]
+    assert newest.volume_id in {b.volume_id for b in full if b.created_at > newest.created_at}, (
+        result
+    )
+    world.verify()
 
 
 @pytest.mark.parametrize("call", ["POST /v3/snapshots$", "POST /v3/backups$"])

@@ -24,6 +24,8 @@ PASSWORD = "sandbox"
 PROJECT = "vnf"
 TENANT = "demo"
 OPERATOR = "antipode"
+OTHERS_OPERATOR = "antipode-other"
+"""antipode's user in the other tenant's project."""
 BACKUP = "backup"
 STAFF = "staff"
 """The project whose users work for all others."""
@@ -49,6 +51,7 @@ ACCOUNTS = (
     Account("observer", STAFF, ("reader",)),
     Account("tenant-operator", PROJECT, ("dr_operator", "member", "reader")),
     Account("tenant-observer", PROJECT, ("reader",)),
+    Account(OTHERS_OPERATOR, OTHER, ("admin", "manager", "member", "reader")),
     Account("stranger", OTHER, ("dr_admin", "dr_operator", "dr_approver", "member", "reader")),
 )
 """The users that may log in, their projects and roles."""
