@@ -21,13 +21,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from antipode import config
 from antipode.cloud.site import connect
+from antipode.engine.deployment import Deployment
+from antipode.engine.timeline import Unobserved
+from antipode.operations import reprotect
 from antipode.sandbox import demo, desk
 from antipode.sandbox.supervision import SITES, Sandbox
 from bench import scale
@@ -102,6 +107,21 @@ class Stage:
         say("  protect")
         shape = Shape(self.at_once, servers=1)
         scale.measured("protect", self.sandbox, self.vnfs, shape, SITES)
+
+    def reprotect(self) -> None:
+        """Protect each VNF where it has come back to, and remove the copy that it left: a failover
+        removes none.
+        """
+        say("  reprotect")
+        here = Deployment(config.load(str(self.sandbox.directory / desk.CONFIGURATION)))
+
+        def one(number: int) -> None:
+            planned = reprotect.prepare(here, f"vnf-{number}", old_copy="remove")
+            reprotect.reprotect(here, reprotect.request(planned), Unobserved())
+
+        with ThreadPoolExecutor(self.at_once) as pool:
+            for _ in pool.map(one, range(self.vnfs)):
+                pass
 
     def does(self, act: str, *arguments: str, sites: Sequence[str] = SITES) -> Spent:
         """Give a command and await its end; what it took."""
@@ -249,7 +269,7 @@ def story(stage: Stage) -> Iterator[Spent]:
     yield _succeeds(stage.does("failback", "plan", "failback", PLAN, "--yes"))
     stage.expect(primary, "ACTIVE")
     stage.expect(backup, "SHUTOFF")
-    stage.protect()  # the points of before are of the other site
+    stage.reprotect()
     yield from disaster(stage)
 
 
@@ -334,13 +354,13 @@ def main() -> int:
             for spent in story(stage):
                 found.append(spent)
                 print(spent, flush=True)
+                REPORT.parent.mkdir(exist_ok=True)
+                REPORT.write_text(json.dumps([vars(s) for s in found], indent=2) + "\n")
         except Exception:
             print((sandbox.directory / "err").read_text()[-8000:], file=sys.stderr)
             raise
         finally:
             sandbox.down()
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps([vars(spent) for spent in found], indent=2) + "\n")
     too_much = [s for s in found if s.memory_mib > MOST_MIB or s.threads > MOST_THREADS]
     for spent in too_much:
         say(f"{spent.act} took {spent.memory_mib:.0f} MiB and {spent.threads} threads")
