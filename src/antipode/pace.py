@@ -23,13 +23,15 @@ class Pace:
         self._longest_s = longest_s
         self._began = self._looks_since = time.monotonic()
 
-    def pause_s(self, look_s: float) -> float:
+    def pause_s(self, look_s: float, since: float | None = None) -> float:
         """The pause after a look, seconds.
 
         Args:
             look_s: how long the look took.
+            since: the end of the look, by the monotonic clock, where others wait too and this is
+                asked again during the pause: it does not grow then. Now by default.
         """
-        age_s = time.monotonic() - self._began
+        age_s = max((time.monotonic() if since is None else since) - self._began, 0.0)
         return min(self._longest_s, max(SHORTEST_S, AGE * age_s, WORK * look_s))
 
     def pause(self) -> None:

@@ -50,3 +50,14 @@ def test_a_slow_site_is_asked_less_often(clock: Clock) -> None:
 @pytest.mark.parametrize("longest_s", [0.0, 0.005])
 def test_no_pause_is_longer_than_the_interval(clock: Clock, longest_s: float) -> None:
     assert Pace(longest_s).pause_s(10.0) == longest_s
+
+
+def test_a_pause_does_not_grow_while_it_lasts(clock: Clock) -> None:
+    wait = Pace(60.0)
+    clock.s += 10
+    looked_at = clock.s
+    pause_s = wait.pause_s(0.1, looked_at)
+    clock.s += 4
+    assert wait.pause_s(0.1, looked_at) == pause_s
+    assert wait.pause_s(0.1) > pause_s
+    assert Pace(60.0).pause_s(0.0, float("-inf")) == SHORTEST_S  # before the first look

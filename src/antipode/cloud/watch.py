@@ -267,7 +267,7 @@ class Watch:
                 now = time.monotonic()
                 if now >= deadline:
                     return None
-                due = self._tried_at + pace.pause_s(self._look_s)
+                due = self._tried_at + pace.pause_s(self._look_s, self._tried_at)
                 if not self._asking and now >= due:
                     # Under the lock: a listing asked for after somebody began to wait must not end
                     # before it has seen theirs.
