@@ -58,6 +58,7 @@ def test_a_vnf_without_agents_is_protected_by_volume_where_that_is_accepted(worl
     without_agent(world, "db", "front")
     record = world.protect()
     assert record["consistency"] == "volume"
+    assert record["quiesce_window_s"] is None
     assert points.read(world.here.vault, "v").consistency == "volume"
     assert not touched(world, "quiesce")
     assert len(touched(world, "snapshot ")) == 3
@@ -96,7 +97,8 @@ def scheduled(world: World, accepted: str, avoided: tuple[int, int], **changes: 
 
 def test_no_member_is_quiesced_in_hours_to_avoid_where_that_is_accepted(world: World) -> None:
     assert scheduled(world, "volume", (-30, 30))["consistency"] == "volume"
-    assert points.read(world.here.vault, "v").consistency == "volume"
+    point = points.read(world.here.vault, "v")
+    assert point.consistency == "volume" and point.quiesce_window is None
     assert not touched(world, "quiesce")
 
 

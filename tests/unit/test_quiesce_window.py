@@ -162,8 +162,7 @@ def test_a_vnf_that_is_off_is_snapshotted_without_the_add_on() -> None:
     result = scene.run()
     assert set(result.snapshots) == VOLUMES
     assert (scene.of("quiesce"), scene.ledger.deadlines) == ([], [])
-    assert result.window is not None
-    assert result.window.total_s == 0
+    assert result.window is None
 
 
 @pytest.mark.parametrize("event", ["quiesce front", "snapshot db-root"])

@@ -109,7 +109,8 @@ def _of(deployment: Deployment, vnf: Vnf, since: float, until: float) -> VnfHist
     protections, drills = _ended(inside, protect.KIND.name), _ended(inside, drill.KIND.name)
     failovers, proofs = _ended(inside, failover.KIND.name), _ended(inside, verify.KIND.name)
     made = [row for row in protections if row.state == "succeeded"]
-    windows = [w for row in made if (w := _number(row.result.get("quiesce_window_s"))) is not None]
+    # a point for which no member was quiesced has none; earlier releases noted one of 0 s
+    windows = [w for row in made if (w := _number(row.result.get("quiesce_window_s")))]
     return VnfHistory(
         vnf=vnf.vnf,
         active_site=_active_site(deployment, vnf),

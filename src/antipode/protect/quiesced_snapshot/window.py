@@ -317,17 +317,18 @@ class _Window:
         assert self._consistent is not None
         first = next((m.asked for m in self.members), None)
         lengths = [_seconds(first, m.thawed) for m in self.members]
+        window = QuiesceWindow(
+            total_s=round(max(lengths, default=0.0), 3),
+            per_member_s={
+                m.server.name: round(_seconds(m.asked, m.thawed), 3) for m in self.members
+            },
+        )
         return Capture(
             snapshots=dict(self._snapshots),
             positions=self._positions,
             consistency=self._terms.label(self._topology),
             consistent_at=self._consistent.at.isoformat(),
-            window=QuiesceWindow(
-                total_s=round(max(lengths, default=0.0), 3),
-                per_member_s={
-                    m.server.name: round(_seconds(m.asked, m.thawed), 3) for m in self.members
-                },
-            ),
+            window=window if self.members else None,  # without a member, there was none
         )
 
     def tell(self, timeline: Timeline) -> None:
