@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import tempfile
@@ -49,9 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--database", dest="url", help="a URL; a file of its own by default")
     chosen = parser.parse_args(arguments)
     settings = Settings(**vars(chosen))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the hosts are ended too
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("bench").setLevel(logging.INFO)
     with tempfile.TemporaryDirectory(prefix="antipode-week-") as folder:
-        account = Week(settings, Path(folder)).play()
+        week = Week(settings, Path(folder))
+        signal.signal(signal.SIGTERM, lambda *_: week.end_early())
+        account = week.play()
     wrong = faults(account)
     print("\n".join([*lines(settings, account), *(f"FAULT: {fault}" for fault in wrong)]))
     REPORT.parent.mkdir(exist_ok=True)

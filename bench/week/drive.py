@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import signal
 import subprocess
@@ -23,10 +24,11 @@ from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.model.vnf import Vnf
 from antipode.operations.vnfs import add
-from antipode.store.tables import Base
+from antipode.store.tables import Base, RunRow, StepRow
 from bench.week.ledger import Ledger, Moment, Sums
 from bench.week.receiver import Receiver
 
+LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
 HOSTS = ("host-a", "host-b")
 START = 1_796_000_400.0
@@ -156,6 +158,7 @@ class Week:
         self._failed: set[str] = set()
         self._retried: set[str] = set()
         self._read_until = 0.0
+        self._ends_early = False
         steps = int(settings.hours * HOUR_S / TICK_S)
         self._killings = set(self._dice.sample(range(1, steps), min(settings.kills, steps - 1)))
         self._steps = steps
@@ -175,8 +178,13 @@ class Week:
             for host in self._hosts.values():
                 host.end()
 
+    def end_early(self) -> None:
+        """Have it end after the present step, with the accounts of what was played."""
+        self._ends_early = True
+
     def _is_over(self, seconds: float) -> bool:
-        return self._settings.minutes is not None and seconds > 60 * self._settings.minutes
+        most = self._settings.minutes
+        return self._ends_early or (most is not None and seconds > 60 * most)
 
     def _step(self, step: int, now: float) -> None:
         alive_before = set(self._hosts)
@@ -235,20 +243,31 @@ class Week:
     def _read(self, now: float) -> None:
         """Note what has become of the runs, before the history is pruned."""
         rows = [*self._deployment.runs.ended_since(self._read_until), *self._deployment.runs.open()]
-        self._read_until = now - 2 * TICK_S
         protects = [row for row in rows if row.kind == "protect"]
-        steps = self._deployment.runs.steps_of([row.id for row in protects])
-        self._ledger.note(
-            protects,
-            {
-                r: min(s.started_at for s in of if s.number)
-                for r, of in steps.items()
-                if any(s.number for s in of)
-            },
-        )
+        began = min((row.started_at for row in protects), default=now)
+        self._read_until = now - 2 * TICK_S
+        self._ledger.note(protects, self._first_steps(began))
         self._failed |= {row.id for row in protects if row.state == "failed"}
         self._retried |= {row.id for row in rows if row.claim > 1}
         self._sizes.append(Size((now - START) / HOUR_S, self._mib(), self._rows()))
+        LOG.info(
+            "%g h played: %d protections, %.0f MiB of database, %.0f MiB a host, %d kills",
+            self._sizes[-1].hours,
+            sum(map(len, self._ledger.runs.values())),
+            self._sizes[-1].mib,
+            max((mib for at, mib in self._rss if at > now - HOUR_S), default=0.0),
+            len(self._kills),
+        )
+
+    def _first_steps(self, since: float) -> dict[str, float]:
+        """When the first step of each run began that was begun since a moment."""
+        of_run = select(StepRow.run, func.min(StepRow.started_at).label("began")).join(
+            RunRow, RunRow.id == StepRow.run
+        )
+        of_run = of_run.where(RunRow.started_at >= since, StepRow.number != "")
+        with self._deployment.database.connect() as connection:
+            found = connection.execute(of_run.group_by(StepRow.run))
+            return {row.run: row.began for row in found}
 
     def _mib(self) -> float:
         """What the database takes on its disk."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from antipode.model.schedule import Schedule
-from antipode.runs.protect import ProtectRequest
 from antipode.store.tables import RunRow
 
 FULL = "its protection waited for a place: the hosts alive did as many as they may"
@@ -71,8 +70,7 @@ class Ledger:
     def note(self, rows: Iterable[RunRow], begun: dict[str, float]) -> None:
         """Note protections as they are now; `begun`: when their first steps were."""
         for row in rows:
-            slot = ProtectRequest.of(row).due_at
-            assert slot is not None  # all of them are of the schedule
+            slot = (row.request or {})["due_at"]  # all of them are of the schedule
             self.runs[row.vnf][row.id] = Protection(
                 row.id, slot, row.started_at, begun.get(row.id), row.ended_at, row.state, row.claim
             )

@@ -14,7 +14,7 @@ from antipode.engine.run import Run
 from antipode.errors import AntipodeError
 from antipode.model.steps import StepName, Steps, Timeline
 from antipode.runs.drill import Drill
-from antipode.runs.protect import Protect, ProtectRequest
+from antipode.runs.protect import Protect
 from antipode.store.tables import ForecastRow, RunRow
 from bench.week.pace import Pace
 
@@ -36,8 +36,7 @@ class LightProtect(Protect):
         self._seed = seed
 
     def execute(self, run: Run) -> None:
-        request = ProtectRequest.of(run.row)
-        dice = chance(self._seed, run.vnf, request.due_at)
+        dice = chance(self._seed, run.vnf, run.request["due_at"])
         run.touches_clouds()
         _steps(run, Steps.DISCOVER, Steps.CHECK)
         for step in (Steps.QUIESCE, Steps.SNAPSHOT, Steps.UNQUIESCE):

@@ -35,7 +35,8 @@ from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
-from antipode.engine import deployment, execution, flows, parts, run
+from antipode.engine import deployment, execution, flows, parts
+from antipode.engine import watch as run_watch
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, DnsRecordChanged
 from antipode.freezes import reaper
@@ -342,7 +343,7 @@ def prepare() -> None:
     image_booted.POLL_S = fencing.POLL_S = switching.POLL_S = parts.LOOK_S = 0.005
     fence_run.POLL_S = reprotect_run.POLL_S = 0.005
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
-    run.LOOK_S = abort.LOOK_S = 0.05
+    run_watch.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
     old_copy_removal.must_be_replaced = lambda standing: None
     secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]

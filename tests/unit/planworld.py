@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud import site as cloud_site
-from antipode.engine import parts
-from antipode.engine import run as runs
+from antipode.engine import parts, watch
 from antipode.engine.timeline import Unobserved
 from antipode.model.plan_file import PlanFile
 from antipode.model.vnf import Vnf
@@ -106,7 +105,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanWorld:
         (rollback, "POLL_S"),
         (switching, "POLL_S"),
         (fence, "POLL_S"),
-        (runs, "LOOK_S"),
+        (watch, "LOOK_S"),
         (aborting, "LOOK_S"),
         (actions, "LOOK_S"),
         (parts, "LOOK_S"),

@@ -25,7 +25,7 @@ import pytest
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
 from antipode.cloud import site as cloud_site
-from antipode.engine import run as runs
+from antipode.engine import watch
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.run import state_of
@@ -161,7 +161,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for module, pause in (
         (window, "POLL_S"),
         (rollback, "POLL_S"),
-        (runs, "LOOK_S"),
+        (watch, "LOOK_S"),
         (aborting, "LOOK_S"),
         (answering, "PAUSE_S"),
     ):

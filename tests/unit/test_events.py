@@ -427,6 +427,19 @@ def test_a_webhook_gets_the_types_that_it_asks_for(world: World) -> None:
 # How it is delivered.
 
 
+def test_events_that_another_host_notes_at_the_same_moment_keep_no_other_from_being_noted(
+    world: World,
+) -> None:
+    events = world.deployment.events
+    first, second = (
+        Event(name, "dr.protect.start", "vnf/hlr", NOON, {"run": name}) for name in ("a", "b")
+    )
+    assert events.note(first, ["noc"])
+    events.note_all([(first, ["noc"]), (second, ["noc"])])
+    assert events.known(["a", "b"]) == {"a", "b"}
+    assert events.pending()["noc"][0] == 2
+
+
 def an_event(world: World, number: int = 1) -> Event:
     event = Event(f"e-{number}", "dr.protect.end", "vnf/hlr", world.now + number, {"größe": "💥"})
     assert world.deployment.events.note(event, ["noc", "log"])

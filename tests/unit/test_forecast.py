@@ -300,5 +300,5 @@ def test_a_plan_is_forecast_from_its_file(world: World, tmp_path: Path) -> None:
 
 def test_a_deleted_run_takes_its_forecast_along(world: World) -> None:
     run = drilled(world)["run"]
-    assert world.here.runs.delete(world.here.runs.get(run))
+    assert world.here.runs.delete([world.here.runs.get(run)]) == 1
     assert world.here.forecasts.find(run) is None

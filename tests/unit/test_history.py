@@ -116,7 +116,7 @@ def test_a_run_that_was_claimed_meanwhile_is_not_deleted(deployment: Deployment)
     run_id = run(deployment, 30, "failed")
     read = deployment.runs.get(run_id)
     with deployment.claims.take(run_id, also_failed=True):
-        assert not deployment.runs.delete(read)
+        assert not deployment.runs.delete([read])
     assert left(deployment) == {run_id}
 
 

@@ -343,7 +343,7 @@ def test_a_database_that_is_away_is_shown_and_the_rest_still_is(
     def away(*_: object) -> None:
         raise OperationalError("SELECT", {}, ConnectionError("the server is away"))
 
-    monkeypatch.setattr(Runs, "open", away)
+    monkeypatch.setattr(Runs, "_rows", away)
     assert world.series("antipode_database_up") == {(): 0}
     assert len(world.series("antipode_build_info")) == 1
 

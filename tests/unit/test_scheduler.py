@@ -23,6 +23,7 @@ from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import InvalidInput, NotFound
+from antipode.model.schedule import Schedule
 from antipode.model.state import VnfState
 from antipode.model.vnf import Vnf
 from antipode.operations import protections, remove_vnf
@@ -211,6 +212,29 @@ def test_a_paused_protection_begins_nothing_and_continues_with_the_next_slot(hos
     assert host.at(31) == []
     assert host.at(45) == [45]
     assert host.progress().missed == 0
+
+
+def test_a_pause_between_two_looks_moves_no_slot(host: Host) -> None:
+    assert host.at(15) == [15]
+    host.end_all()
+    assert host.at(16) == []
+    protections.pause(host.deployment, "hlr")
+    protections.resume(host.deployment, "hlr")
+    assert host.at(17) == []
+    assert host.at(30) == [30]
+
+
+def test_slots_are_not_looked_for_again_before_the_next_is_due(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(host.deployment, a_vnf("hlr", cron="*/15 * * * *", timezone="Europe/Berlin"))
+    assert host.at(1) == host.at(1.1) == []
+    looked, slot_at = list[float](), Schedule.slot_at
+    monkeypatch.setattr(
+        Schedule, "slot_at", lambda self, at: (looked.append(at), slot_at(self, at))[1]
+    )
+    assert host.at(2) == host.at(14) == looked == []
+    assert host.at(15) == [15]
 
 
 def test_a_pause_does_not_stop_the_run_that_is_under_way(host: Host) -> None:

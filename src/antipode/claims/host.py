@@ -162,7 +162,7 @@ class HostClaims:
         self._must_be_of_this_host(row)
         handle = self._lock(row).take(run)
         try:
-            known = self._runs.get(run).claim
+            known, _ = self._runs.standing(run)
             return HostClaim(
                 run,
                 self._runs.claim(run, here(), known, also_failed=also_failed, abort=abort),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
     from antipode.engine.flows import Flows
+    from antipode.engine.watch import Watches
     from antipode.mover.child import Mover
     from antipode.recover.dns import DnsProvider
     from antipode.transfer.expiry import Seen
@@ -100,6 +101,13 @@ class Deployment:
         from antipode.engine.flows import Flows
 
         return Flows(self.config)
+
+    @cached_property
+    def watches(self) -> Watches:
+        """What sees that runs of this process are to stop."""
+        from antipode.engine.watch import Watches
+
+        return Watches(self.runs)
 
     @cached_property
     def keys(self) -> Keyring:

@@ -15,7 +15,7 @@ from antipode.claims.claim import Claim
 from antipode.engine.approval import must_be_approved
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
-from antipode.engine.run import Run, Watcher, part_of, successor
+from antipode.engine.run import Run, part_of, successor
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotApproved, NotFound
 from antipode.freezes.reaper import Reaper
@@ -63,7 +63,7 @@ def execute(
         begins = "begins" if claim.number == 1 else f"is resumed, claim {claim.number}"
         LOG.info("run %s %s", row.id, begins)
         timeline.note(f"{begins}: {row.conductor}")
-        if lost := deployment.runs.close_steps(row.id, claim.number):
+        if claim.number > 1 and (lost := deployment.runs.close_steps(row.id, claim.number)):
             LOG.warning("%d steps of run %s were under way when its process died", lost, row.id)
         # a service reaps at all sites already, for all its runs
         reaper = (
@@ -71,7 +71,7 @@ def execute(
             if halt is None
             else nullcontext()
         )
-        with Watcher(run, halt), reaper:
+        with deployment.watches.over(run, halt), reaper:
             if (unfit := _why_not_forward(run, row, kind)) is None:
                 try:
                     return _forward(run, kind)

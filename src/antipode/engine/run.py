@@ -6,12 +6,10 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING, Any
 
 from antipode import clock, identity
 from antipode.claims.claim import Claim
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
 LOG = logging.getLogger(__name__)
-LOOK_S = 0.5
-"""Between two looks whether the run is to be aborted, or another's."""
 PART_OF = "part_of"
 """In the request of a run that is a part of another: that one; see `parts`."""
 WAITING = "waiting for input"
@@ -84,7 +80,11 @@ def part_of(row: RunRow) -> str | None:
 
 def is_part_of_its_vnf(row: RunRow) -> bool:
     """Whether a run is a part of another run of its VNF, and not of a plan over many."""
-    whole = part_of(row)
+    return is_of_its_vnf(part_of(row))
+
+
+def is_of_its_vnf(whole: str | None) -> bool:
+    """Whether a run that another is a part of is a run of the same VNF, and no plan over many."""
     return whole is not None and not whole.startswith(KIND_PREFIX)
 
 
@@ -92,16 +92,27 @@ def state_of(run: RunRow, deployment: Deployment) -> str:
     """The state of a run as it is: `lost` when it is kept as running and no process has it,
     `waiting for input` while it, or a part below it, waits for an operator's answer.
     """
+    return states_of([run], deployment)[run.id]
+
+
+def states_of(runs: Sequence[RunRow], deployment: Deployment) -> dict[str, str]:
+    """As `state_of`, by run, with one look at the questions."""
+    is_any_running = any(run.state == "running" for run in runs)
+    asking = deployment.questions.waiting() if is_any_running else set()
+    return {run.id: _state_of(run, deployment, asking) for run in runs}
+
+
+def _state_of(run: RunRow, deployment: Deployment, asking: set[str]) -> str:
     if run.state != "running":
         return AWAITING_APPROVAL if run.state == AWAITING else run.state
     if deployment.claims.is_held(run) is False:
         return "lost"
-    if deployment.questions.open([run.id]):
+    if run.id in asking:
         return WAITING
     # the parts of a plan may have parts that ask
-    below = deployment.runs.parts([run]) if run.vnf.startswith(PREFIX) else []
-    asking = below and deployment.questions.open([row.id for row in below])
-    return WAITING if asking else run.state
+    is_plan = bool(asking) and run.vnf.startswith(PREFIX)
+    below = deployment.runs.parts([run]) if is_plan else []
+    return WAITING if any(row.id in asking for row in below) else run.state
 
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:
@@ -203,61 +214,3 @@ class Halt(threading.Event):
         """Have the run fail, and be rolled back where failures of its kind are."""
         self.is_signal = True
         self.set()
-
-
-class Watcher:
-    """A thread that sees, while the block runs, that a run is asked to abort, taken over by another
-    process, or halted by its own.
-    """
-
-    def __init__(self, run: Run, halt: threading.Event | None) -> None:
-        self._run = run
-        self._halt = halt
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"watch {run.id}", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join(timeout=5)
-
-    def _watch(self) -> None:
-        outage = False
-        while not self._over.wait(LOOK_S):
-            if isinstance(self._halt, Halt) and self._halt.is_signal:
-                self._run.stop(Interrupted, "interrupted by a signal")
-            elif self._halt is not None and self._halt.is_set():
-                self._run.stop(
-                    Halted,
-                    f"run {self._run.id} was halted with its process; it continues from here "
-                    "when it is resumed",
-                )
-            try:
-                self._run.claim.check()
-            except ClaimLost as error:
-                # it may be over though no process has taken it yet
-                self._run.stop(ClaimLost, str(error))
-            try:
-                claim, asked = self._run.deployment.runs.standing(self._run.id)
-            except SQLAlchemyError as error:
-                if not outage:
-                    LOG.warning(
-                        "whether run %s is to be aborted cannot be read now; it continues: %s",
-                        self._run.id,
-                        error,
-                    )
-                outage = True
-                continue
-            outage = False
-            if claim != self._run.claim.number:
-                self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")
-            elif asked:
-                self._run.stop(Aborted, f"run {self._run.id} was asked to abort")

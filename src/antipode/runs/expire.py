@@ -314,10 +314,13 @@ def may_be_due(deployment: Deployment, vnf: Vnf) -> RunRow | None:
     """As `due`, by what this process remembers of the points that it has read: whether they can be
     recovered from, and what they need, is left to the run.
     """
+    return _may_be_due(deployment, vnf, _tried_lately(deployment, vnf.vnf))
+
+
+def _may_be_due(deployment: Deployment, vnf: Vnf, lately: RunRow | None) -> RunRow | None:
     context = looking(deployment, vnf)
 
     def may_have_expired() -> bool:
-        lately = _tried_lately(deployment, vnf.vnf)
         if lately is not None and not lately.result.get("expired"):
             return False  # it would be in vain again
         seen = expiry.seen_points(context, deployment.points_seen.get(vnf.vnf, {}))
@@ -333,13 +336,11 @@ def _due(
 ) -> RunRow | None:
     vnf = context.vnf
     no_recovery_in_the_way(deployment, vnf.vnf)
-    state = activity.read(deployment, vnf)
     hidden = points.list_all(context.vault, vnf.vnf).hidden
-    if hidden and (again or not _tried_lately(deployment, vnf.vnf)):
-        return requested(vnf, state)
-    if all(protection.keeps == ALL for protection in vnf.protections):
-        return None  # without a look at any point
-    return requested(vnf, state) if has_expired() else None
+    is_due = bool(hidden) and (again or not _tried_lately(deployment, vnf.vnf))
+    if not is_due and any(protection.keeps != ALL for protection in vnf.protections):
+        is_due = has_expired()  # else without a look at any point
+    return requested(vnf, activity.read(deployment, vnf)) if is_due else None
 
 
 def submit_due(
@@ -355,7 +356,7 @@ def submit_due(
             lately = _tried_lately(deployment, vnf.vnf)
             if lately is not None and lately.state == "failed":
                 continue
-            if row := may_be_due(deployment, vnf):
+            if row := _may_be_due(deployment, vnf, lately):
                 enqueue(row)
         except Busy as error:
             LOG.debug("nothing of %s expires now: %s", vnf.vnf, error)
@@ -370,8 +371,7 @@ def _tried_lately(deployment: Deployment, vnf: str) -> RunRow | None:
     the clock was wrong, and says nothing.
     """
     now = time.time()
-    found = deployment.runs.of_kind(KIND.name, vnf)
-    newest = next((row for row in found if row.started_at <= now), None)
+    newest = deployment.runs.newest_begun(KIND.name, vnf, now)
     if newest is None or newest.ended_at is None or not now - AGAIN_S < newest.ended_at <= now:
         return None
     return newest

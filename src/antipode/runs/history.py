@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from antipode import clock
 from antipode.engine.execution import is_over_for_good
-from antipode.errors import NotFound
 from antipode.runs.orphans import is_collected
 
 if TYPE_CHECKING:
@@ -31,11 +29,11 @@ def prune(deployment: Deployment) -> int:
     """
     settings, runs, pruned = deployment.config.history, deployment.runs, 0
     try:
-        for run in runs.prunable(clock.now() - settings.days * 86400, settings.keep_at_least):
-            with suppress(NotFound):  # another process prunes too
-                row = runs.get(run)
-                if is_over_for_good(deployment, row) and is_collected(row) and runs.delete(row):
-                    pruned += 1
+        old = runs.prunable(clock.now() - settings.days * 86400, settings.keep_at_least)
+        for first in range(0, len(old), MOST):
+            found = runs.some(old[first : first + MOST])  # another process prunes too
+            gone = [r for r in found if is_over_for_good(deployment, r) and is_collected(r)]
+            pruned += runs.delete(gone[: MOST - pruned])
             if pruned == MOST:
                 break
         deployment.schedules.forget_missed(clock.now() - settings.days * 86400)

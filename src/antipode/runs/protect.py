@@ -478,7 +478,14 @@ def no_run_in_the_way(deployment: Deployment, vnf: str, whole: str | None = None
     Raises:
         Busy: one is.
     """
-    for row in deployment.runs.open(vnf):
+    none_in_the_way(deployment, vnf, deployment.runs.open(vnf), whole)
+
+
+def none_in_the_way(
+    deployment: Deployment, vnf: str, opened: Sequence[RunRow], whole: str | None = None
+) -> None:
+    """As `no_run_in_the_way`, by the open runs of the VNF as they were read."""
+    for row in opened:
         other = find_kind(row.kind)
         if other is not None and row.id != whole and not KIND.may_begin_beside(other):
             raise Busy(
@@ -490,7 +497,12 @@ def no_run_in_the_way(deployment: Deployment, vnf: str, whole: str | None = None
 
 def under_way(deployment: Deployment, vnf: str) -> str | None:
     """The protection of a VNF that is queued or has not ended, if there is one."""
-    return next((r.id for r in deployment.runs.open(vnf) if r.kind == KIND.name), None)
+    return under_way_of(deployment.runs.open(vnf))
+
+
+def under_way_of(opened: Sequence[RunRow]) -> str | None:
+    """As `under_way`, by the open runs of the VNF as they were read."""
+    return next((row.id for row in opened if row.kind == KIND.name), None)
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:

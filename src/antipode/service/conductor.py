@@ -119,7 +119,7 @@ class Conductor:
             LOG.warning(
                 "run %s of %s was not approved in time, and is not begun", late.id, late.vnf
             )
-        rows = self._deployment.runs.open()
+        rows = self._deployment.runs.open_bare()
         unclaimed = (
             self._board.unclaimed(rows)
             if self._board
@@ -177,7 +177,8 @@ class Conductor:
         The state of the world that the operator confirmed may not hold any more: two active
         copies would be the price.
         """
-        confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
+        request = self._deployment.runs.get(row.id).request or {}
+        confirmed_at = float(request.get("confirmed_at") or row.started_at)
         steps = self._deployment.runs.steps(row.id)
         moments = [s.ended_at or s.started_at for s in steps]
         moments += [a.at for a in self._deployment.approvals.of(row.id)]
@@ -194,20 +195,20 @@ class Conductor:
 
     def _begin(self, row: RunRow, kind: RunKind) -> None:
         thread = threading.Thread(
-            target=self._carry_out, args=(row.id, kind), name=row.id, daemon=True
+            target=self._carry_out, args=(row.id, row.vnf, kind), name=row.id, daemon=True
         )
         with self._lock:
             self._at_work[row.id] = (kind, thread)
         thread.start()
 
-    def _carry_out(self, run: str, kind: RunKind) -> None:
+    def _carry_out(self, run: str, vnf: str, kind: RunKind) -> None:
         number = None
         try:
             with run_in_logs(run), self._deployment.claims.take(run) as claim:
                 number = claim.number
                 execute(self._deployment, kind, claim, Logged(), self.halt)
             if kind.adds_points:
-                self._expire_after(run)
+                self._expire_after(vnf)
         except Halted as error:
             LOG.warning("run %s is left to be resumed: %s", run, error)
         except (Busy, ClaimLost, BoardUnreachable) as error:
@@ -234,10 +235,9 @@ class Conductor:
         except Exception:
             LOG.exception("the end of run %s is not counted", run)
 
-    def _expire_after(self, run: str) -> None:
-        """Queue the expiry that a new recovery point may have made due."""
-        vnf = self._deployment.vnfs.find(self._deployment.runs.get(run).vnf)
-        if vnf is not None:
+    def _expire_after(self, name: str) -> None:
+        """Queue the expiry that a new recovery point of a VNF may have made due."""
+        if (vnf := self._deployment.vnfs.find(name)) is not None:
             expire.submit_due(self._deployment, [vnf], partial(enqueue, self._deployment))
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.config import EVENT_DAYS, EventsConfig
 from antipode.engine.deployment import Deployment
-from antipode.engine.run import is_part_of_its_vnf
+from antipode.engine.run import is_of_its_vnf
 from antipode.errors import NotFound
 from antipode.model.event import Event
 from antipode.model.plan_file import PREFIX
@@ -143,14 +143,15 @@ class Noticer:
             newest = self._deployment.events.newest(1)
             last = newest[0].at if newest else now
             self._since = max(min(last, now), now - LONGEST_S) - OVERLAP_S * bool(newest)
-        runs = self._deployment.runs
-        rows = [*runs.open(), *runs.ended_since(self._since)]
-        events = {event.id: event for row in rows for event in _of_run(row)}
+        rows = self._deployment.runs.lately(self._since)
+        events = {event.id: event for row, whole in rows for event in _of_run(row, whole)}
         seen = self._deployment.readiness.changed_since(self._since)
         events |= {event.id: event for event in map(_of_readiness, seen)}
         new = events.keys() - self._noted
-        for event in sorted(new - self._deployment.events.known(new), key=lambda e: events[e].at):
-            self._note(events[event])
+        fresh = sorted(new - self._deployment.events.known(new), key=lambda e: events[e].at)
+        self._deployment.events.note_all(
+            [(events[name], self.receivers(events[name].type)) for name in fresh]
+        )
         self._noted = set(events)
         self._since = now - OVERLAP_S
 
@@ -185,7 +186,7 @@ class Noticer:
         host has seen since may be newer.
         """
         observed, states = self._observer.observed, self._deployment.states.all()
-        moving = transitions.being_moved(self._deployment.runs.open())
+        moving = transitions.being_moved(self._deployment.runs.open_bare())
         for name, seen in observed.items():
             state = states.get(name, seen.state)
             found = rpo(seen.vnf.rpo, state, seen.newest, now, is_moving=name in moving)
@@ -351,13 +352,13 @@ def clean_up(deployment: Deployment) -> None:
         LOG.warning("events could not be forgotten: %s", error)
 
 
-def _of_run(row: RunRow) -> Iterator[Event]:
-    """The events of a run so far."""
+def _of_run(row: RunRow, whole: str | None) -> Iterator[Event]:
+    """The events so far of a run, which may be a part of another."""
     said = {"run": row.id, "kind": row.kind, "vnf": row.vnf}
     if row.state == "queued" or row.state in NEVER_BEGUN:
         return
     doing = find_kind(row.kind)
-    begun = doing.transition if doing is not None and not is_part_of_its_vnf(row) else ""
+    begun = doing.transition if doing is not None and not is_of_its_vnf(whole) else ""
     started = {**said, "state": "running", **({"vnf_state": begun} if begun else {})}
     yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)
     if row.ended_at is None or row.state not in ENDINGS:

@@ -23,7 +23,7 @@ from antipode import __version__, clock
 from antipode.config import MetricsConfig
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.run import state_of
+from antipode.engine.run import states_of
 from antipode.errors import AntipodeError
 from antipode.model.readiness import Level
 from antipode.model.rpo import rpo
@@ -141,7 +141,7 @@ class Metrics(Collector):
 
     def _of_database(self) -> Iterator[Metric]:
         deployment = self._deployment
-        rows, freezes = deployment.runs.open(), deployment.freezes.open()
+        rows, freezes = deployment.runs.open_bare(), deployment.freezes.open()
         schedules, states = deployment.schedules.all(), deployment.states.all()
         moving = transitions.being_moved(rows)
         moving |= {name for name, s in states.items() if s.state is VnfState.FAILING_OVER}
@@ -182,6 +182,7 @@ class Metrics(Collector):
         )
         yield from _of_standing(deployment)
         now = deployment.freezes.now()
+        states_of_runs = states_of(rows, deployment)
         yield from _of_freezes(freezes, list(deployment.config.sites), now)
         yield gauge(
             "antipode_run_state",
@@ -189,7 +190,7 @@ class Metrics(Collector):
             ["kind", "state"],
             [
                 (*key, number)
-                for key, number in Counted((r.kind, state_of(r, deployment)) for r in rows).items()
+                for key, number in Counted((r.kind, states_of_runs[r.id]) for r in rows).items()
             ],
         )
         now = clock.now()

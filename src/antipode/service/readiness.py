@@ -154,7 +154,7 @@ class ReadinessLoop:
         """The looks that are due, once the VNFs that are new or have moved are known."""
         readiness, now = self._deployment.readiness, self._now()
         states = self._deployment.states.all()
-        moving = transitions.being_moved(self._deployment.runs.open())
+        moving = transitions.being_moved(self._deployment.runs.open_bare())
         rows, wanted = readiness.looks(self.site), set[str]()
         for vnf in self._definitions.known(lambda name: self._alone(name, trouble)):
             if self._may_be_recovered_here(vnf, states.get(vnf.vnf)):

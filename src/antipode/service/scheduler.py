@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -60,6 +61,20 @@ class Due:
         return closed_hours(self.protection, moment) is not None
 
 
+class _Settled(NamedTuple):
+    """That no slot of a protection was due at a look, nor is until a moment."""
+
+    protection: Protection
+    progress: tuple[object, ...]
+    seen_at: float
+    until: float
+
+
+def _progress(known: ScheduleRow) -> tuple[object, ...]:
+    """All of the progress of a protection by which it is decided whether a slot is due."""
+    return known.settled, known.due_at, known.schedule, known.paused_at
+
+
 class Scheduler:
     """Follows the schedules of all VNFs that were added here.
 
@@ -75,6 +90,7 @@ class Scheduler:
         self._deployment = deployment
         self._now = now or partial(database.now, deployment.database)
         self._definitions = Definitions(deployment)
+        self._settled: dict[tuple[str, str], _Settled] = {}
         self.looked_at = time.monotonic()
         self.trouble: str | None = None
         """why nothing can be scheduled now"""
@@ -128,10 +144,29 @@ class Scheduler:
         for vnf in self._definitions.known(lambda name: self._alone(name, damaged)):
             with self._alone(vnf.vnf, damaged):
                 for protection in vnf.protections:
-                    key = vnf.vnf, protection.option
-                    if (due := self._due(vnf, protection, progress.get(key), now)) is not None:
+                    row = progress.get((vnf.vnf, protection.option))
+                    if self._may_be_due(vnf, protection, row, now) and (
+                        (due := self._due(vnf, protection, row, now)) is not None
+                    ):
                         found.append(due)
         return found
+
+    def _may_be_due(
+        self, vnf: Vnf, protection: Protection, known: ScheduleRow | None, now: float
+    ) -> bool:
+        """Whether a slot may be due, by what the last look has found: to look for slots of a cron
+        expression takes long, and next to all looks find none.
+        """
+        if protection.schedule is None:
+            return False
+        last = self._settled.get((vnf.vnf, protection.option))
+        return (
+            last is None
+            or known is None
+            or last.protection is not protection
+            or last.progress != _progress(known)
+            or not last.seen_at <= now < last.until
+        )
 
     def _due(
         self, vnf: Vnf, protection: Protection, known: ScheduleRow | None, now: float
@@ -149,6 +184,10 @@ class Scheduler:
             return None
         if known.due_at < slot or known.due_at > now + AHEAD_S:
             return Due(vnf, protection, schedule, known, slot, now, delay_s)
+        until = schedule.slot_after(now - delay_s) + delay_s
+        self._settled[vnf.vnf, protection.option] = _Settled(
+            protection, _progress(known), now, until
+        )
         return None
 
     def _settle(self, due: Due) -> None:
@@ -162,7 +201,8 @@ class Scheduler:
             missed, last = list[float](), None
         else:
             missed, last = self._passed(due)
-        obstacle = self._obstacle(due)
+        state = self._state(due.vnf)
+        obstacle = self._obstacle(due, state)
         if due.is_late and due.schedule.catch_up == "none":
             if not due.is_avoided(due.slot):
                 missed.append(due.slot)
@@ -170,7 +210,7 @@ class Scheduler:
             if schedules.pass_over(known, due.slot, missed, why):
                 _log_missed(due, missed, why)
         elif obstacle is None:
-            self._begin(due, missed)
+            self._begin(due, state, missed)
         elif last is not None:
             # the newest one still waits, and is settled by a later look
             if schedules.pass_over(known, last, missed, obstacle):
@@ -184,18 +224,19 @@ class Scheduler:
         missed = [slot for slot in passed if not due.is_avoided(slot)]
         return missed, passed[-1] if passed else None
 
-    def _obstacle(self, due: Due) -> str | None:
+    def _obstacle(self, due: Due, state: ProtectedVnf) -> str | None:
         """Why no run can be begun now; None if one can."""
         deployment, vnf = self._deployment, due.vnf.vnf
         if (hours := closed_hours(due.protection, due.at)) is not None:
             return f"{hours} ({due.schedule.timezone}) are hours that it avoids"
-        if (other := protect.under_way(deployment, vnf)) is not None:
+        opened = deployment.runs.open(vnf)
+        if (other := protect.under_way_of(opened)) is not None:
             return f"run {other} has not ended"
         try:
-            protect.no_run_in_the_way(deployment, vnf)
+            protect.none_in_the_way(deployment, vnf, opened)
         except Busy as error:
             return str(error)
-        if (state := self._state(due.vnf)).state is VnfState.FAILING_OVER:
+        if state.state is VnfState.FAILING_OVER:
             return f"{state}. Resume or abort that"
         return None
 
@@ -204,9 +245,9 @@ class Scheduler:
         known = self._deployment.states.find(vnf.vnf)
         return known or ProtectedVnf(vnf=vnf.vnf, active_site=vnf.primary, generation=1)
 
-    def _begin(self, due: Due, missed: Sequence[float]) -> None:
+    def _begin(self, due: Due, state: ProtectedVnf, missed: Sequence[float]) -> None:
         option = due.protection.option
-        run = protect.requested(due.vnf, self._state(due.vnf), option=option, due_at=due.slot)
+        run = protect.requested(due.vnf, state, option=option, due_at=due.slot)
         name, run.state = run.id, "queued"
         try:
             if not self._deployment.schedules.start(due.progress, due.slot, missed, run):

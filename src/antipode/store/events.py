@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Engine, Update, delete, func, select, update
+from sqlalchemy import Engine, Update, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.model.event import Event
+from antipode.store.rows import changing
 from antipode.store.tables import ConditionRow, DeliveryRow, EventRow
 
 
@@ -35,6 +36,21 @@ class Events:
         except IntegrityError:
             return False
         return True
+
+    def note_all(self, found: Sequence[tuple[Event, Sequence[str]]]) -> None:
+        """Note events and their receivers, in one transaction unless another host has noted some
+        of them at the same moment.
+        """
+        try:
+            with Session(self._engine) as session, session.begin():
+                for event, _ in found:
+                    session.add(_row(event))
+                session.flush()  # deliveries refer to them
+                for event, receivers in found:
+                    session.add_all(_deliveries(event, receivers))
+        except IntegrityError:
+            for event, receivers in found:
+                self.note(event, receivers)
 
     def begin(self, condition: str, event: Event, receivers: Sequence[str]) -> bool:
         """Note that a condition is there, with its event; whether it was not known yet."""
@@ -153,13 +169,19 @@ class Events:
 
 
 def _note(session: Session, event: Event, receivers: Sequence[str]) -> None:
-    session.add(
-        EventRow(
-            id=event.id, type=event.type, subject=event.subject, at=event.at, data=dict(event.data)
-        )
-    )
+    session.add(_row(event))
     session.flush()  # deliveries refer to it
-    session.add_all(DeliveryRow(receiver=r, event=event.id, at=event.at) for r in receivers)
+    session.add_all(_deliveries(event, receivers))
+
+
+def _row(event: Event) -> EventRow:
+    return EventRow(
+        id=event.id, type=event.type, subject=event.subject, at=event.at, data=dict(event.data)
+    )
+
+
+def _deliveries(event: Event, receivers: Sequence[str]) -> list[DeliveryRow]:
+    return [DeliveryRow(receiver=r, event=event.id, at=event.at) for r in receivers]
 
 
 def _event(row: EventRow) -> Event:
@@ -167,4 +189,4 @@ def _event(row: EventRow) -> Event:
 
 
 def _delivery(receiver: str, event: str) -> Update:
-    return update(DeliveryRow).where(DeliveryRow.receiver == receiver, DeliveryRow.event == event)
+    return changing(DeliveryRow).where(DeliveryRow.receiver == receiver, DeliveryRow.event == event)

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Select, Update, and_, delete, func, select, update
+from sqlalchemy import Engine, Select, Update, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from antipode.model.readiness import Finding, Level, verdict
-from antipode.store.rows import created, forget_vnf
+from antipode.store.rows import changing, created, forget_vnf
 from antipode.store.tables import LookRow, ReadinessRow
 
 Json = dict[str, Any]
@@ -177,7 +177,7 @@ class Readiness:
 
 
 def _look(look: Look) -> Update:
-    return update(LookRow).where(
+    return changing(LookRow).where(
         LookRow.vnf == look.vnf, LookRow.site == look.site, LookRow.taken == look.number
     )
 

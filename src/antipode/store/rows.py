@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, Update, delete, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -25,6 +25,13 @@ def created(engine: Engine, row: DeclarativeBase) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def changing(table: type[DeclarativeBase]) -> Update:
+    """An update of rows in the database alone. SQLAlchemy looks for objects of the session that
+    such an update concerns, which takes as long as the update: there are none here.
+    """
+    return update(table).execution_options(synchronize_session=False)
 
 
 def removed(engine: Engine, table: type[VnfRow | PolicyRow], name: str) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    insert,
     or_,
     select,
     tuple_,
@@ -29,6 +30,7 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from antipode import clock
 from antipode.errors import Busy, ClaimLost, NotFound
+from antipode.store.rows import changing
 from antipode.store.tables import ApprovalRow, ForecastRow, QuestionRow, RunRow, StepRow
 
 OPEN = ("queued", "running")
@@ -142,7 +144,7 @@ class Runs:
         states = (*OPEN, "failed") if also_failed or abort else OPEN
         try:
             with Session(self._engine) as session, session.begin():
-                ours = update(RunRow).where(
+                ours = changing(RunRow).where(
                     RunRow.id == run, RunRow.claim == known, RunRow.state.in_(states)
                 )
                 if session.execute(ours.values(taken)).rowcount:  # type: ignore[attr-defined]
@@ -205,7 +207,8 @@ class Runs:
             self._must_be_ours(session, run, claim, {"claim": claim})
             newest = {step.id: step for step in steps}
             known = set(session.scalars(select(StepRow.id).where(StepRow.id.in_(list(newest)))))
-            session.add_all(step for name, step in newest.items() if name not in known)
+            if fresh := [_values(step) for name, step in newest.items() if name not in known]:
+                session.execute(insert(StepRow), fresh)
             if known:
                 session.execute(update(StepRow), [_values(newest[name]) for name in known])
 
@@ -240,7 +243,7 @@ class Runs:
         A run that has ended is not changed.
         """
         with Session(self._engine) as session, session.begin():
-            asked = update(RunRow).where(
+            asked = changing(RunRow).where(
                 RunRow.id == run, RunRow.state.in_(OPEN), RunRow.abort_requested_at.is_(None)
             )
             session.execute(asked.values(abort_requested_at=clock.now()))
@@ -253,9 +256,31 @@ class Runs:
             ).one()
         return claim, asked is not None
 
+    def standing_of(self, runs: Collection[str]) -> dict[str, tuple[int, bool]]:
+        """As `standing`, by run, of those that there are."""
+        wanted = select(RunRow.id, RunRow.claim, RunRow.abort_requested_at)
+        with Session(self._engine) as session:
+            rows = session.execute(wanted.where(RunRow.id.in_(runs)))
+            return {run: (claim, asked is not None) for run, claim, asked in rows}
+
     def open(self, vnf: str | None = None) -> list[RunRow]:
         """The runs in the states `queued` and `running`, the oldest first."""
         return self._rows(_of(vnf).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at))
+
+    def open_bare(self) -> list[RunRow]:
+        """As `open`, without their requests, which may be large, for loops that look often."""
+        wanted = select(RunRow).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at)
+        return self._rows(wanted.options(defer(RunRow.request)))
+
+    def lately(self, since: float) -> list[tuple[RunRow, str | None]]:
+        """The runs that are open, and those that ended after a moment (seconds since the epoch),
+        without their requests: each with the run that it is a part of.
+        """
+        wanted = select(RunRow, _whole_of(RunRow)).options(defer(RunRow.request))
+        with Session(self._engine) as session:
+            opened = session.execute(wanted.where(RunRow.state.in_(OPEN))).all()
+            ended = session.execute(wanted.where(RunRow.ended_at > since)).all()
+        return [(row, whole) for row, whole in (*opened, *ended)]
 
     def has_unfinished(self, vnf: str | None = None) -> bool:
         """Whether any run is open, or has failed."""
@@ -362,6 +387,13 @@ class Runs:
         """The runs of a kind and VNF, or so many of them, the newest first."""
         wanted = _of(vnf).where(RunRow.kind == kind).order_by(RunRow.started_at.desc())
         return self._rows(wanted.limit(most))
+
+    def newest_begun(self, kind: str, vnf: str, until: float) -> RunRow | None:
+        """The newest run of a kind and VNF that was begun until a moment (seconds since the
+        epoch).
+        """
+        wanted = _of(vnf).where(RunRow.kind == kind, RunRow.started_at <= until)
+        return self._first(wanted.order_by(RunRow.started_at.desc()))
 
     def unfinished(self, vnf: str) -> list[RunRow]:
         """The runs of a VNF that are open, await approval or have failed."""
@@ -524,20 +556,25 @@ class Runs:
         with Session(self._engine) as session:
             return list(session.scalars(wanted.order_by(RunRow.ended_at).limit(most)))
 
-    def delete(self, run: RunRow) -> bool:
-        """Delete a run that has ended, with all that belongs to it, unless it was claimed since it
-        was read.
+    def delete(self, runs: Sequence[RunRow]) -> int:
+        """Delete runs that have ended, with all that belongs to them, in one transaction; how
+        many. Those that were claimed since they were read stay.
         """
         with Session(self._engine) as session, session.begin():
-            ours = _unchanged(run).values(claim=run.claim)  # locks the row before its steps go
-            if not session.execute(ours).rowcount:  # type: ignore[attr-defined]
-                return False
-            session.execute(delete(StepRow).where(StepRow.run == run.id))
-            session.execute(delete(QuestionRow).where(QuestionRow.run == run.id))
-            session.execute(delete(ApprovalRow).where(ApprovalRow.run == run.id))
-            session.execute(delete(ForecastRow).where(ForecastRow.run == run.id))
-            session.execute(delete(RunRow).where(RunRow.id == run.id))
-        return True
+            ours = [
+                run.id
+                for run in runs
+                # locks the row before its steps go
+                if session.execute(_unchanged(run).values(claim=run.claim)).rowcount  # type: ignore[attr-defined]
+            ]
+            for of_run in (StepRow.run, QuestionRow.run, ApprovalRow.run, ForecastRow.run):
+                session.execute(delete(of_run.class_).where(of_run.in_(ours)))
+            session.execute(delete(RunRow).where(RunRow.id.in_(ours)))
+        return len(ours)
+
+    def some(self, runs: Collection[str]) -> list[RunRow]:
+        """These runs, as far as there are any."""
+        return self._rows(select(RunRow).where(RunRow.id.in_(runs)))
 
     def get(self, run: str) -> RunRow:
         """A run.
@@ -602,7 +639,7 @@ class Runs:
         that no process can claim it before the end of that.
         """
         if not session.execute(
-            update(RunRow).where(RunRow.id == run, RunRow.claim == claim).values(values)
+            changing(RunRow).where(RunRow.id == run, RunRow.claim == claim).values(values)
         ).rowcount:  # type: ignore[attr-defined]
             raise ClaimLost(
                 f"run {run} was taken over by another process; this process changes nothing more "
@@ -635,7 +672,7 @@ def _of(vnf: str | None) -> Select[RunRow]:
 
 def _unchanged(run: RunRow) -> Update:
     """An update of a run that has ended, if no process has claimed it since it was read."""
-    return update(RunRow).where(
+    return changing(RunRow).where(
         RunRow.id == run.id, RunRow.claim == run.claim, RunRow.state.in_(ENDED)
     )
 

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Sequence
 from itertools import groupby
 
-from sqlalchemy import Engine, Update, delete, func, select, update
+from sqlalchemy import Engine, Update, delete, func, select
 from sqlalchemy.orm import Session
 
 from antipode import clock
-from antipode.store.rows import created, forget_vnf
+from antipode.store.rows import changing, created, forget_vnf
 from antipode.store.tables import MissedRow, RunRow, ScheduleRow
 
 Key = tuple[str, str]
@@ -144,7 +144,7 @@ def _new(of: Key, **values: object) -> ScheduleRow:
 
 
 def _row(of: Key) -> Update:
-    return update(ScheduleRow).where(ScheduleRow.vnf == of[0], ScheduleRow.option == of[1])
+    return changing(ScheduleRow).where(ScheduleRow.vnf == of[0], ScheduleRow.option == of[1])
 
 
 def _unsettled(known: ScheduleRow) -> Update:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from antipode import clock
 from antipode.model.state import ProtectedVnf
-from antipode.store.rows import created
+from antipode.store.rows import changing, created
 from antipode.store.tables import StateRow
 
 
@@ -35,7 +35,7 @@ class States:
             return state
         # in one statement: of two that write at once, the higher generation stays
         ours = (
-            update(StateRow)
+            changing(StateRow)
             .where(StateRow.vnf == state.vnf, StateRow.generation <= state.generation)
             .values(values)
         )

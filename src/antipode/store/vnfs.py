@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from sqlalchemy import Engine, Text, cast, delete, func, select
 from sqlalchemy.orm import Session
@@ -14,6 +15,9 @@ from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.rows import removed
 from antipode.store.tables import VnfRow
+
+MOST_REMEMBERED = 4096
+"""Definitions that a process keeps as it has understood them."""
 
 
 class Vnfs:
@@ -160,10 +164,7 @@ class Vnfs:
 def _read(name: str, text: str | None) -> Vnf | InvalidInput:
     """A definition as it is stored. Its text is read here, so that a damaged one fails alone."""
     try:
-        definition = json.loads(text or "null")
-        if not isinstance(definition, dict):
-            raise ValueError("it is no mapping")
-        return Vnf.model_validate(from_first_edition(definition))
+        return _understood(text or "null")
     except (ValueError, LookupError, TypeError) as error:  # of JSON, or of the model
         reason = " ".join(str(error).split())
         unreadable = InvalidInput(
@@ -173,3 +174,14 @@ def _read(name: str, text: str | None) -> Vnf | InvalidInput:
         )
         unreadable.__cause__ = error
         return unreadable
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _understood(text: str) -> Vnf:
+    """The definition that a text says. It is remembered, as loops of a service read all of them
+    every few seconds, and to check one takes a millisecond; definitions are never changed.
+    """
+    definition = json.loads(text)
+    if not isinstance(definition, dict):
+        raise ValueError("it is no mapping")
+    return Vnf.model_validate(from_first_edition(definition))

@@ -308,6 +308,8 @@ def may_have_expired(expiry: Expiry, found: Collection[Seen], now: datetime) -> 
         Busy: the VNF is failing over.
     """
     _must_not_fail_over(expiry)
+    if len(_kept_by_policy(expiry, found, now, {})) == len(found):
+        return False  # the runs that use points only make it keep more
     return len(_kept_by_policy(expiry, found, now, expiry.users())) < len(found)
 
 
