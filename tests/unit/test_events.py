@@ -359,12 +359,16 @@ def test_a_change_of_readiness_is_an_event_once_with_its_reasons(world: World) -
 
 
 def test_a_drill_that_is_overdue_is_an_event_until_one_is_passed(world: World) -> None:
-    def observes(passed_days_ago: float | None, every: str | None = "90d") -> None:
+    def observes(
+        passed_days_ago: float | None, every: str | None = "90d", known: float = 1
+    ) -> None:
         world.observes(1)
         seen = world.observer.observed["hlr"]
         passed = None if passed_days_ago is None else world.now - passed_days_ago * 86400
         vnf = samples.vnf(rpo="30m", drill_every=every)
-        now = replace(seen, vnf=vnf, drilled_at=passed, at=world.now)
+        due = (world.now - known * 86400 if passed is None else passed) + 90 * 86400
+        due_at = None if every is None else due
+        now = replace(seen, vnf=vnf, drilled_at=passed, drill_due_at=due_at, at=world.now)
         world.observer.observed = {"hlr": now}
 
     observes(89)
@@ -377,7 +381,9 @@ def test_a_drill_that_is_overdue_is_an_event_until_one_is_passed(world: World) -
     assert world.noticed() == ["dr.drill.in-time"]
     observes(None, every=None)
     assert world.noticed() == []
-    observes(None)
+    observes(None)  # it was added yesterday
+    assert world.noticed() == []
+    observes(None, known=91)
     assert world.noticed() == ["dr.drill.overdue"]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import prometheus_client as prometheus
@@ -34,6 +35,7 @@ from antipode.runs import forecast as forecasting
 from antipode.service import observer as observing
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
+from antipode.service.reachability import Reachability
 from antipode.store.runs import Runs
 from antipode.vault import points
 from antipode.vault.directory import DirectoryVault
@@ -262,11 +264,81 @@ def test_readiness_is_shown_with_its_findings_and_the_age_of_drills(world: World
     assert world.series("antipode_readiness_due_timestamp_seconds") == {("hlr", "site-b"): 2000}
     world.ended("drill", state="failed")
     world.observer.look()
-    assert world.series("antipode_drill_timestamp_seconds") == {}
+    [(labels, failed_at)] = world.series("antipode_drill_timestamp_seconds").items()
+    assert labels == ("hlr", "failed")
     assert world.series("antipode_drill_interval_seconds") == {("hlr",): 90 * 86400}
     world.ended("drill")
     world.observer.look()
-    assert world.series("antipode_drill_timestamp_seconds")[("hlr",)] > time.time() - 60
+    drills = world.series("antipode_drill_timestamp_seconds")
+    assert drills["hlr", "failed"] == failed_at < drills["hlr", "passed"]
+
+
+def test_a_drill_is_due_after_the_last_that_was_passed_or_after_the_vnf_became_known(
+    world: World,
+) -> None:
+    known_at = world.deployment.vnfs.known_since("hlr")
+    world.deployment.vnfs.put(samples.vnf(drill_every="90d"))  # the file is replaced
+    world.ended("drill", state="failed")
+    world.observer.look()
+    due = "antipode_drill_due_timestamp_seconds"
+    assert world.series(due) == {("hlr",): known_at + 90 * 86400}
+    world.ended("drill")
+    world.observer.look()
+    passed_at = world.series("antipode_drill_timestamp_seconds")["hlr", "passed"]
+    assert world.series(due) == {("hlr",): passed_at + 90 * 86400}
+    world.deployment.vnfs.put(samples.vnf())
+    world.observer.look()
+    assert world.series(due) == {}
+
+
+def test_a_site_is_up_while_it_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Reachability(world.deployment, "site-a")
+    world.metrics = Metrics(world.deployment, world.observer, [look])
+    assert world.series("antipode_site_up") == {}
+    answers: list[Any] = [{"nova"}, SiteUnreachable("silent"), RuntimeError("a bug"), {"nova"}]
+
+    def asked() -> Any:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    site = SimpleNamespace(compute=SimpleNamespace(availability_zones=asked))
+    monkeypatch.setattr(world.deployment, "site", lambda name: site)
+    for is_up in (1, 0, 0, 1):
+        look.look()
+        assert world.series("antipode_site_up") == {("site-a",): is_up}
+
+
+def test_what_is_to_be_removed_is_counted_once_its_time_has_come(world: World) -> None:
+    name, day = "antipode_cleanup_pending", 86400.0
+
+    def ended(kind: str, state: str, days_ago: float, **result: Any) -> str:
+        row = new_run(kind_of(kind), "hlr", {"plan": {}, "vnf": {}})
+        run, row.started_at = row.id, time.time() - days_ago * day - 1
+        world.deployment.runs.create(row)
+        at = time.time() - days_ago * day
+        world.deployment.runs.end(run, 0, state, at, None, result)
+        return run
+
+    ended("protect", "failed", 0.5)  # the service may still find something, and removes it
+    ended("protect", "succeeded", 3)
+    world.observer.look()
+    assert world.series(name) == {}
+    ended("protect", "failed", 1.5)
+    ended("drill", "aborted", 0.1, left=["port p"])
+    ended("drill", "succeeded", 2, kept_until=time.time() - 60)
+    ended("drill", "succeeded", 2, kept_until=time.time() + 60)
+    failed = ended("failover", "failed", 0.1)
+    world.observer.look()
+    assert world.series(name) == {
+        ("hlr", "orphans"): 2,
+        ("hlr", "drill"): 1,
+        ("hlr", "failed-run"): 1,
+    }
+    rows = world.deployment.runs
+    rows.collected([row for row in rows.all() if row.id != failed])
+    world.observer.look()
+    assert world.series(name) == {("hlr", "failed-run"): 1}
 
 
 def test_a_forecast_is_shown_for_each_site_until_a_failover_is_asked_for(
@@ -441,7 +513,7 @@ def test_labels_are_few_and_of_known_kinds(world: World, known: set[str]) -> Non
     }
     assert labels <= {
         *("vnf", "site", "consistency", "kind", "result", "state", "place", "option"),
-        *("version", "le", "receiver", "level"),
+        *("version", "le", "receiver", "level", "what"),
     }
 
 

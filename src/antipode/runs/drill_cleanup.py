@@ -141,15 +141,23 @@ def _row(deployment: Deployment, drill_run: str) -> RunRow | None:
         return None  # of another host's database, or pruned
 
 
+def expired(deployment: Deployment) -> list[RunRow]:
+    """The drills that were kept, whose time is over, and of which something may be left."""
+    return [
+        row
+        for row in deployment.runs.uncollected(drill.KIND.name)
+        if row.state in ENDED and drill.is_kept(row) and drill.has_expired(row)
+    ]
+
+
 def submit_due(deployment: Deployment, enqueue: Callable[[RunRow], None]) -> None:
     """Have those drills removed that were kept and whose time is over.
 
     What keeps one from being queued is logged; the others are queued all the same.
     """
     due: dict[tuple[str, str], list[RunRow]] = {}
-    for row in deployment.runs.uncollected(drill.KIND.name):
-        if row.state in ENDED and drill.is_kept(row) and drill.has_expired(row):
-            due.setdefault((row.vnf, drill.KIND.site_of(row)), []).append(row)
+    for row in expired(deployment):
+        due.setdefault((row.vnf, drill.KIND.site_of(row)), []).append(row)
     for (vnf, site), rows in due.items():
         try:
             enqueue(requested(vnf, site, [row.id for row in rows]))

@@ -36,6 +36,7 @@ from antipode.service.events import Noticer
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
 from antipode.service.queue import enqueue
+from antipode.service.reachability import Reachability
 from antipode.service.readiness import ReadinessLoop
 from antipode.service.returning import Returning
 from antipode.service.scheduler import Scheduler
@@ -104,7 +105,8 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
     must_agree_on_time(deployment)
     with _only_service(deployment.config):
         observer = Observer(deployment)
-        metrics = Metrics(deployment, observer)
+        sites = [Reachability(deployment, name) for name in deployment.config.sites]
+        metrics = Metrics(deployment, observer, sites)
         conductor = Conductor(deployment, metrics.run_ended)
         scheduler = Scheduler(deployment)
         threads = [threading.Thread(target=conductor.conduct, name="conductor", daemon=True)]
@@ -135,6 +137,16 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             )
             for look in ready
         ]
+        if deployment.config.metrics is not None:
+            threads += [
+                threading.Thread(
+                    target=look.follow,
+                    args=(stop,),
+                    name=f"reachability of {look.site}",
+                    daemon=True,
+                )
+                for look in sites
+            ]
         events = _Events(deployment, observer, conductor)
         threads.append(
             threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)

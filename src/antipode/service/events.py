@@ -221,7 +221,7 @@ class Noticer:
     def _of_drill(name: str, seen: Observed, now: float) -> Iterator[Condition]:
         """Whether a drill is overdue by the policy of a VNF."""
         every_s, passed_at = seen.vnf.drill_every, seen.drilled_at
-        is_overdue = every_s is not None and now - (passed_at or 0.0) > every_s
+        is_overdue = seen.drill_due_at is not None and now > seen.drill_due_at
         data = {"vnf": name, "drill_every_s": every_s, "passed_at": passed_at}
         key = f"{OVERDUE}{name}"
         kind = "dr.drill.overdue" if is_overdue else "dr.drill.in-time"

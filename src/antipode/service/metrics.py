@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter as Counted
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -31,6 +31,7 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
 from antipode.runs import KINDS, protect, standing_status, transitions
 from antipode.service.observer import Observed, Observer
+from antipode.service.reachability import Reachability
 from antipode.store.tables import FreezeRow, LookRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
@@ -47,9 +48,19 @@ class Metrics(Collector):
     has last seen.
     """
 
-    def __init__(self, deployment: Deployment, observer: Observer) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        observer: Observer,
+        sites: Sequence[Reachability] = (),
+    ) -> None:
+        """
+        Args:
+            sites: what looks whether each of them answers.
+        """
         self._deployment = deployment
         self._observer = observer
+        self._sites = sites
         self._waiting = 0
         self.registry = prometheus.CollectorRegistry()
         self._ended = prometheus.Counter(
@@ -101,6 +112,12 @@ class Metrics(Collector):
             "antipode_build_info", "The version of antipode.", ["version"], [(__version__, 1)]
         )
         yield from self._of_vaults()
+        yield gauge(
+            "antipode_site_up",
+            "Whether a site has answered at the last look.",
+            ["site"],
+            [(look.site, int(look.is_up)) for look in self._sites if look.is_up is not None],
+        )
         try:
             found = list(self._of_database())
         except (SQLAlchemyError, AntipodeError) as error:
@@ -139,6 +156,14 @@ class Metrics(Collector):
             [(observer.looked_at,)] if observer.looked_at else [],
         )
 
+    def _of_pending(self) -> Metric:
+        return gauge(
+            "antipode_cleanup_pending",
+            "Runs of which something is still to be removed, though its time has come.",
+            ["vnf", "what"],
+            [(vnf, str(what), runs) for (vnf, what), runs in self._observer.pending.items()],
+        )
+
     def _of_database(self) -> Iterator[Metric]:
         deployment = self._deployment
         rows, freezes = deployment.runs.open_bare(), deployment.freezes.open()
@@ -150,6 +175,7 @@ class Metrics(Collector):
         yield from _of_vnfs(seen, moving)
         yield from _of_forecasts(seen, moving)
         yield from self._of_transitions(seen)
+        yield self._of_pending()
         if deployment.config.readiness.every is not None:
             sites = deployment.config.sites
             seen_there = [row for row in deployment.readiness.current() if row.site in sites]
@@ -283,9 +309,20 @@ def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
     )
     yield gauge(
         "antipode_drill_timestamp_seconds",
-        "When a drill was last passed.",
+        "When a drill was last passed, and when one has last failed.",
+        ["vnf", "result"],
+        [
+            (seen.vnf.vnf, result, at)
+            for seen in vnfs
+            for result, at in (("passed", seen.drilled_at), ("failed", seen.failed_drill_at))
+            if at is not None
+        ],
+    )
+    yield gauge(
+        "antipode_drill_due_timestamp_seconds",
+        "When a drill is to be passed next.",
         ["vnf"],
-        _results([(seen.vnf.vnf, seen.drilled_at) for seen in vnfs]),
+        _results([(seen.vnf.vnf, seen.drill_due_at) for seen in vnfs]),
     )
     yield gauge(
         "antipode_drill_interval_seconds",

@@ -24,6 +24,8 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.runs import compared, drill, failover, forecast, protect, verify
+from antipode.runs.pending import Left, pending
+from antipode.store.tables import RunRow
 from antipode.vault import PROBE, points
 from antipode.vault.ensemble import Vaults
 
@@ -67,6 +69,10 @@ class Observed:
     """when it was seen, in seconds since the epoch"""
     drilled_at: float | None = None
     """when a drill was last passed, in seconds since the epoch"""
+    failed_drill_at: float | None = None
+    """when one has last failed"""
+    drill_due_at: float | None = None
+    """when one is to be passed next; None: its file does not want any"""
     last_drill: Mapping[str, Any] = field(default_factory=dict)
     """the result of that drill"""
     proven_at: float | None = None
@@ -89,6 +95,8 @@ class Observer:
         self._read: dict[str, tuple[list[str], float, Newest | None]] = {}
         self.observed: dict[str, Observed] = {}
         self.vaults_up: dict[str, bool] = {}
+        self.pending: Mapping[tuple[str, Left], int] = {}
+        """how many runs have left something that is to be removed, by VNF and what it is"""
         self.trouble: dict[str, str] = {}
         """the VNFs and vaults that cannot be read now, and why"""
         self.looked_at = 0.0
@@ -127,6 +135,7 @@ class Observer:
                 self.observed = {**self.observed, name: self._observe(vnf)}
             except AntipodeError as error:
                 trouble[f"VNF {name}"] = str(error)
+        self.pending = pending(self._deployment)
         for what in trouble.keys() - self.trouble.keys():
             LOG.warning("%s cannot be observed now: %s", what, trouble[what])
         self.trouble, self.looked_at = trouble, clock.now()
@@ -145,6 +154,7 @@ class Observer:
         made = runs.newest_success(protect.KIND.name, vnf.vnf)
         moved = runs.newest_success(failover.KIND.name, vnf.vnf)
         drilled = runs.newest_success(drill.KIND.name, vnf.vnf)
+        failed = runs.newest(1, vnf=vnf.vnf, kinds=[drill.KIND.name], states=["failed"])
         return Observed(
             vnf,
             state,
@@ -153,9 +163,20 @@ class Observer:
             moved.result if moved else {},
             clock.now(),
             drilled.ended_at if drilled else None,
+            failed[0].ended_at if failed else None,
+            self._drill_due_at(vnf, drilled),
             drilled.result if drilled else {},
             *self._proven(vnf.vnf),
         )
+
+    def _drill_due_at(self, vnf: Vnf, passed: RunRow | None) -> float | None:
+        """When a drill is to be passed next: that of a VNF that was never drilled counts from when
+        it became known here.
+        """
+        if vnf.drill_every is None:
+            return None
+        since = passed.ended_at if passed is not None else None
+        return (since or self._deployment.vnfs.known_since(vnf.vnf)) + vnf.drill_every
 
     def _proven(self, vnf: str) -> tuple[float | None, bool | None]:
         """When content was last found to be what was captured, and whether it last was not."""

@@ -96,6 +96,9 @@ class VnfRow(Base):
     name: Mapped[str] = mapped_column(Words(64), primary_key=True)
     definition: Mapped[dict[str, Any]] = mapped_column(Document)
     added_at: Mapped[float] = mapped_column(Double)
+    """when the definition was stored"""
+    known_since: Mapped[float | None] = mapped_column(Double)
+    """when the first of its name was; None: by an antipode that did not note it"""
     project: Mapped[str | None] = mapped_column(Words(64))
     """that it belongs to, as its definition says"""
     policy: Mapped[str | None] = mapped_column(Words(64))

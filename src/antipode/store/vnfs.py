@@ -16,6 +16,7 @@ from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.rows import removed
 from antipode.store.tables import VnfRow
 
+_KNOWN_SINCE = func.coalesce(VnfRow.known_since, VnfRow.added_at)
 MOST_REMEMBERED = 4096
 """Definitions that a process keeps as it has understood them."""
 
@@ -33,12 +34,15 @@ class Vnfs:
         definition = vnf.model_dump(mode="json")
         with Session(self._engine) as session, session.begin():
             # the earlier one is not read, as it may be damaged
+            earlier = select(_KNOWN_SINCE).where(VnfRow.name == vnf.vnf)
+            known_since, now = session.scalar(earlier), clock.now()
             replaced = session.execute(delete(VnfRow).where(VnfRow.name == vnf.vnf))
             session.add(
                 VnfRow(
                     name=vnf.vnf,
                     definition=definition,
-                    added_at=clock.now(),
+                    added_at=now,
+                    known_since=now if known_since is None else known_since,
                     project=vnf.project,
                     policy=policy,
                 )
@@ -139,6 +143,15 @@ class Vnfs:
         with Session(self._engine) as session:
             found = session.execute(select(VnfRow.name, VnfRow.added_at).order_by(VnfRow.name))
             return {row.name: row.added_at for row in found}
+
+    def known_since(self, name: str) -> float:
+        """When a VNF was first added, in seconds since the epoch: the file may have been replaced
+        since. Now, where it was removed meanwhile.
+        """
+        wanted = select(_KNOWN_SINCE)
+        with Session(self._engine) as session:
+            found = session.scalar(wanted.where(VnfRow.name == name))
+        return clock.now() if found is None else found
 
     def stored(self, wanted: Collection[str] | None = None) -> dict[str, Vnf | InvalidInput]:
         """The definition of each VNF by its name, or the reason why it cannot be read.
