@@ -230,9 +230,12 @@ def test_slots_are_not_looked_for_again_before_the_next_is_due(
     add(host.deployment, a_vnf("hlr", cron="*/15 * * * *", timezone="Europe/Berlin"))
     assert host.at(1) == host.at(1.1) == []
     looked, slot_at = list[float](), Schedule.slot_at
-    monkeypatch.setattr(
-        Schedule, "slot_at", lambda self, at: (looked.append(at), slot_at(self, at))[1]
-    )
+
+    def counted(self: Schedule, at: float) -> float | None:
+        looked.append(at)
+        return slot_at(self, at)
+
+    monkeypatch.setattr(Schedule, "slot_at", counted)
     assert host.at(2) == host.at(14) == looked == []
     assert host.at(15) == [15]
 

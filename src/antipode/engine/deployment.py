@@ -15,6 +15,7 @@ from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits, Party
+from antipode.engine.watch import Watches
 from antipode.errors import InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
 from antipode.model.datastore import StorageAt
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
     from antipode.engine.flows import Flows
-    from antipode.engine.watch import Watches
     from antipode.mover.child import Mover
     from antipode.recover.dns import DnsProvider
     from antipode.transfer.expiry import Seen
@@ -105,8 +105,6 @@ class Deployment:
     @cached_property
     def watches(self) -> Watches:
         """What sees that runs of this process are to stop."""
-        from antipode.engine.watch import Watches
-
         return Watches(self.runs)
 
     @cached_property

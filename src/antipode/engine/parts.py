@@ -18,8 +18,9 @@ from antipode import logs
 from antipode.claims.claim import Claim
 from antipode.engine.execution import can_be_resumed, execute
 from antipode.engine.kind import RunKind
-from antipode.engine.run import PART_OF, Halt, Run, part_of
+from antipode.engine.run import PART_OF, Run, part_of
 from antipode.engine.timeline import Observer
+from antipode.engine.watch import Halt
 from antipode.errors import (
     Aborted,
     AntipodeError,

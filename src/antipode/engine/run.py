@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -203,14 +202,3 @@ class Run:
         for site, project in {(row.site, row.project) for row in left}:
             there = self.deployment.site_in(site, project)
             thaw_left_by(self.deployment.freezes, there, self.id)
-
-
-class Halt(threading.Event):
-    """When it is set, a run stops at its next safe point: to be resumed, or as a signal ends it."""
-
-    is_signal = False
-
-    def by_signal(self) -> None:
-        """Have the run fail, and be rolled back where failures of its kind are."""
-        self.is_signal = True
-        self.set()

@@ -9,15 +9,37 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from antipode.engine.run import Halt, Run
-from antipode.errors import Aborted, ClaimLost, Halted, Interrupted
+from antipode.claims.claim import Claim
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
 from antipode.store.runs import Runs
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 0.5
 """Between two looks."""
+
+
+class Halt(threading.Event):
+    """When it is set, a run stops at its next safe point: to be resumed, or as a signal ends it."""
+
+    is_signal = False
+
+    def by_signal(self) -> None:
+        """Have the run fail, and be rolled back where failures of its kind are."""
+        self.is_signal = True
+        self.set()
+
+
+class Run(Protocol):
+    """A run of this process, as far as it is watched."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def claim(self) -> Claim: ...
+    def stop(self, kind: type[AntipodeError], why: str) -> None:
+        """Make it stop at its next safe point."""
 
 
 class _Watched(NamedTuple):

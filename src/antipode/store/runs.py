@@ -561,12 +561,11 @@ class Runs:
         many. Those that were claimed since they were read stay.
         """
         with Session(self._engine) as session, session.begin():
-            ours = [
-                run.id
-                for run in runs
-                # locks the row before its steps go
-                if session.execute(_unchanged(run).values(claim=run.claim)).rowcount  # type: ignore[attr-defined]
-            ]
+            ours = list[str]()
+            for run in runs:
+                locks = _unchanged(run).values(claim=run.claim)  # the row, before its steps go
+                if session.execute(locks).rowcount:  # type: ignore[attr-defined]
+                    ours.append(run.id)
             for of_run in (StepRow.run, QuestionRow.run, ApprovalRow.run, ForecastRow.run):
                 session.execute(delete(of_run.class_).where(of_run.in_(ours)))
             session.execute(delete(RunRow).where(RunRow.id.in_(ours)))
