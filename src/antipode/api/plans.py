@@ -13,7 +13,8 @@ from antipode.api.conventions import PlanName, href
 from antipode.api.gate import Asked, route
 from antipode.api.runs import IdempotencyKey, OnePreview, OneRun, Preview, get_run
 from antipode.errors import NotConfirmed
-from antipode.operations import approvals, plans
+from antipode.operations import approvals, plans, proposals
+from antipode.operations.proposals import Wish
 from antipode.operations.shown import plan as words
 from antipode.screen import visible
 
@@ -101,6 +102,5 @@ def create_plan_run(
 
 
 def _prepared(asked: Asked, plan: str, wanted: PlanRun) -> plans.Prepared:
-    deployment, lost = asked.deployment, wanted.lost_vaults
-    source = plans.find(deployment, plan, wanted.kind, wanted.to, lost=lost)
-    return plans.prepare(deployment, source, wanted.kind, wanted.to, lost, wanted.fence)
+    wish = Wish(to=wanted.to, fence=wanted.fence, lost_vaults=wanted.lost_vaults)
+    return proposals.of_plan(asked.deployment, plan, wanted.kind, wish)

@@ -155,10 +155,10 @@ RULES: list[Rule] = [
         "Begin a run of a VNF; the rule of its kind is asked too.",
         ("POST /v1/vnfs/{vnf}/runs", "POST /v1/vnfs/{vnf}/previews"),
     ),
-    *(_kind(kind, "member") for kind in ("protect", "precheck", "drill", "verify")),
+    *(_kind(kind, "member") for kind in ("protect", "precheck", "drill", "verify", "standing")),
     _kind("drill-cleanup", "member"),
     *(_kind(kind, "operator") for kind in ("failover", "migrate", "failback", "fence")),
-    *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit")),
+    *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit", "dns-switch")),
     Rule(
         "run:answer",
         _of("operator"),

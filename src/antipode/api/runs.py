@@ -365,12 +365,11 @@ def preview_run(asked: Asked, vnf: VnfName, given: GivenRun) -> OnePreview:
     """Show what a run would do, or what stands in its way. Nothing is changed."""
     asked.must_allow(f"run:{given.run.kind}")
     found = changes.planned(asked.deployment, vnf, given.run)
-    needed = approvals.needed(asked.deployment, found.request())
     shown = Preview(
         kind=given.run.kind,
         lines=[visible(line) for line in found.lines],
         details=found.details,
-        approvals_needed=needed,
+        approvals_needed=found.approvals_needed,
     )
     return OnePreview(preview=shown)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A change that an operator looks at now and may confirm later: exactly what was shown begins, or
-nothing does.
+"""Every change that an operator can ask for, prepared: it is looked at now and may be confirmed
+later. Exactly what was shown begins, or nothing does.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from antipode.model.point import RecoveryPoint
 from antipode.operations import (
     approvals,
     commit,
+    dns,
     drill,
     failover,
     fence,
     migrate,
     plans,
+    precheck,
+    protect,
+    recovery_points,
     reprotect,
+    standing,
     undo,
 )
+from antipode.operations.shown import dns as shown_dns
 from antipode.operations.shown import drill as shown_drill
 from antipode.operations.shown import failover as shown_failover
 from antipode.operations.shown import fence as shown_fence
@@ -46,14 +52,20 @@ class Wish:
 
     to: str | None = None
     """the site"""
-    point: str | None = None
-    """id of the recovery point"""
+    recovery_point: str | None = None
+    """its id"""
+    option: str | None = None
+    """the protection"""
+    full: bool = False
     fence: FenceFirst | None = None
     keep_s: float | None = None
     """for how many seconds a drill stays after its end"""
     old_copy: reprotect.OldCopyIs = "keep"
     undo_within_s: float | None = None
+    newest_heads: bool = False
+    instead_of: str | None = None
     to_origin: bool = False
+    store_unchecked: bool = False
     lost_vaults: Sequence[str] = ()
     without_blocked: bool = False
     """of a plan: begin without the VNFs that something stands in the way of"""
@@ -78,6 +90,8 @@ class Proposal:
     """seconds of data that are lost"""
     approvals_needed: int = 0
     """by others than the operator, before it begins"""
+    details: Json = field(default_factory=dict)
+    """the plan, for programs"""
 
     @property
     def loses_what_is_newer(self) -> bool:
@@ -88,30 +102,61 @@ class Proposal:
 Propose = Callable[[Deployment, str, Wish], Proposal]
 
 
+def _plain(verb: str, words: str, request: Callable[..., RunRow]) -> Propose:
+    """A change that has no more of a plan than a line.
+
+    Args:
+        request: as the operation's; its arguments are those of `Propose`.
+    """
+
+    def propose(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
+        def made() -> RunRow:
+            return request(deployment, vnf, wish)
+
+        return Proposal(verb, vnf, wish.to, [words.format(vnf=vnf)], made)
+
+    return propose
+
+
+def _protected(deployment: Deployment, vnf: str, wish: Wish) -> RunRow:
+    return protect.request(deployment, vnf, option=wish.option, full=wish.full)
+
+
+def _verified(deployment: Deployment, vnf: str, wish: Wish) -> RunRow:
+    return recovery_points.deep_request(deployment, vnf, wish.recovery_point, wish.to)
+
+
 def _failover(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
     if wish.to is None:
         raise InvalidInput(f"name the site where {vnf} is recovered")
-    accepted = Accepted(to_origin=wish.to_origin, lost_vaults=list(wish.lost_vaults))
-    prepared = failover.prepare(deployment, vnf, wish.to, wish.point, accepted)
+    accepted = Accepted(
+        wish.instead_of,
+        wish.to_origin,
+        wish.store_unchecked,
+        lost_vaults=list(wish.lost_vaults),
+        newest_heads=wish.newest_heads,
+    )
+    prepared = failover.prepare(deployment, vnf, wish.to, wish.recovery_point, accepted)
     fences, unfenced = failover.fenced_first(deployment, prepared, wish.fence)
-    lines = [
-        *shown_failover.fenced_first(prepared, fences, unfenced),
-        *shown_failover.lines(prepared),
-    ]
+    warnings = [*unfenced, *prepared.warnings]
     return Proposal(
         "failover",
         vnf,
         wish.to,
-        lines,
+        [
+            *shown_failover.fenced_first(prepared, fences, unfenced),
+            *shown_failover.lines(prepared),
+        ],
         lambda: failover.request(prepared, wish.fence, wish.undo_within_s),
-        [*unfenced, *prepared.warnings],
+        warnings,
         prepared.point,
         prepared.point.age_s,
+        details={**shown_failover.record(prepared), "warnings": warnings, "fences": fences},
     )
 
 
 def _drill(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
-    prepared = drill.prepare(deployment, vnf, wish.to, wish.point)
+    prepared = drill.prepare(deployment, vnf, wish.to, wish.recovery_point)
     return Proposal(
         "drill",
         vnf,
@@ -120,6 +165,7 @@ def _drill(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
         lambda: drill.request(prepared, wish.keep_s),
         list(prepared.warnings),
         prepared.point,
+        details=shown_drill.record(prepared),
     )
 
 
@@ -127,9 +173,13 @@ def _drill_cleanup(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
     site, rows = drill.uncleaned(deployment, vnf, wish.to)
     ids = [row.id for row in rows]
     found = drill.left_by(deployment, vnf, site, ids)
-    lines = [f"What drills of {vnf} have left at {site} is removed", *(f"  {w}" for w in found)]
     return Proposal(
-        "drill-cleanup", vnf, site, lines, lambda: drill.cleanup_request(vnf, site, ids)
+        "drill-cleanup",
+        vnf,
+        site,
+        [f"What drills of {vnf} have left at {site} is removed", *(f"  {w}" for w in found)],
+        lambda: drill.cleanup_request(vnf, site, ids),
+        details={"site": site, "drills": ids, "removed": found},
     )
 
 
@@ -143,6 +193,7 @@ def _fence(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
         wish.to,
         list(shown_fence.lines(prepared)),
         lambda: fence.request(prepared),
+        details=prepared.record(),
     )
 
 
@@ -155,12 +206,13 @@ def _reprotect(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
         list(shown_reprotect.lines(prepared)),
         lambda: reprotect.request(prepared),
         list(prepared.warnings),
+        details=shown_reprotect.record(prepared),
     )
 
 
 def _moved(verb: str, *, back: bool) -> Propose:
     def propose(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
-        prepared = migrate.prepare(deployment, vnf, wish.to, back=back)
+        prepared = migrate.prepare(deployment, vnf, wish.to, wish.option, back=back)
         return Proposal(
             verb,
             vnf,
@@ -168,6 +220,7 @@ def _moved(verb: str, *, back: bool) -> Propose:
             list(shown_migrate.lines(prepared)),
             lambda: migrate.request(prepared),
             list(prepared.warnings),
+            details=shown_migrate.record(prepared),
         )
 
     return propose
@@ -182,6 +235,7 @@ def _undo(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
         list(shown_undo.lines(prepared)),
         lambda: undo.request(prepared),
         loses_s=prepared.lost_s,
+        details=shown_undo.record(prepared),
     )
 
 
@@ -197,16 +251,51 @@ def _commit(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
     return Proposal("commit", vnf, site, lines, lambda: commit.request(prepared))
 
 
+def _dns(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
+    prepared = dns.prepare(deployment, vnf, wish.recovery_point, wish.lost_vaults)
+    return Proposal(
+        "dns-switch",
+        vnf,
+        prepared.state.active_site,
+        list(shown_dns.lines(prepared)),
+        lambda: dns.request(prepared),
+        [*prepared.problems, *prepared.warnings],
+        details=shown_dns.record(prepared),
+    )
+
+
+def _standing(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
+    asked = dict(standing.request(deployment, vnf, wish.to, wish.recovery_point).request or {})
+    site, point = asked["site"], asked["recovery_point"]
+    return Proposal(
+        "standing",
+        vnf,
+        site,
+        [f"The standing volumes of {vnf} at {site} are brought to recovery point {point}"],
+        lambda: standing.request(deployment, vnf, site, point),
+        details=asked,
+    )
+
+
+def of_plan(deployment: Deployment, plan: str, verb: str, wish: Wish) -> plans.Prepared:
+    """A plan over many VNFs, with all that stands in the way.
+
+    Raises:
+        AntipodeError: as `plans.find` and `plans.prepare`.
+    """
+    source = plans.find(deployment, plan, verb, wish.to, lost=wish.lost_vaults)
+    return plans.prepare(deployment, source, verb, wish.to, wish.lost_vaults, wish.fence)
+
+
 def _of_plan(verb: str) -> Propose:
     def propose(deployment: Deployment, plan: str, wish: Wish) -> Proposal:
-        source = plans.find(deployment, plan, verb, wish.to, lost=wish.lost_vaults)
-        prepared = plans.prepare(deployment, source, verb, wish.to, wish.lost_vaults, wish.fence)
+        prepared = of_plan(deployment, plan, verb, wish)
         prepared.must_begin(without=wish.without_blocked)
         warnings = [f"VNF {vnf} is left out: {why}" for vnf, why in prepared.in_the_way.items()]
         return Proposal(
             f"plan-{verb}",
             plan,
-            wish.to or source.plan.to,
+            wish.to or prepared.plan.to,
             list(shown_plan.lines(prepared)),
             lambda: plans.request(prepared),
             warnings,
@@ -216,6 +305,18 @@ def _of_plan(verb: str) -> Propose:
 
 
 OF_VNF: Mapping[str, Propose] = {
+    "protect": _plain("protect", "A recovery point of {vnf} is made", _protected),
+    "precheck": _plain(
+        "precheck",
+        "It is looked whether {vnf} could be recovered; nothing is created",
+        lambda deployment, vnf, wish: precheck.request(deployment, vnf, wish.to),
+    ),
+    "verify": _plain(
+        "verify",
+        "Each volume of a recovery point of {vnf} is restored, compared and removed",
+        _verified,
+    ),
+    "standing": _standing,
     "failover": _failover,
     "drill": _drill,
     "drill-cleanup": _drill_cleanup,
@@ -225,6 +326,7 @@ OF_VNF: Mapping[str, Propose] = {
     "failback": _moved("failback", back=True),
     "undo": _undo,
     "commit": _commit,
+    "dns-switch": _dns,
 }
 """By verb, how a change of one VNF is prepared."""
 OF_PLAN: Mapping[str, Propose] = {

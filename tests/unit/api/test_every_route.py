@@ -191,10 +191,11 @@ def test_the_staff_reaches_each_thing(clients: Clients, things: Things) -> None:
 
 
 def kinds() -> Iterator[tuple[str, str]]:
-    for kind in ("protect", "precheck", "drill", "drill-cleanup", "verify"):
+    for kind in ("protect", "precheck", "drill", "drill-cleanup", "verify", "standing"):
         yield kind, "member"
     for kind in ("failover", "migrate", "failback", "fence", "reprotect", "undo", "commit"):
         yield kind, "operator"
+    yield "dns-switch", "operator"
 
 
 @pytest.mark.parametrize(("kind", "persona"), list(kinds()))
@@ -203,7 +204,7 @@ def test_a_kind_of_run_is_for_its_persona(
 ) -> None:
     more = {"failover": {"to": "site-b"}, "fence": {"site": "site-a"}}.get(kind, {})
     asked = {"run": {"kind": kind, "confirm": "no", **more}}
-    if kind in ("protect", "precheck", "verify"):
+    if kind in ("protect", "precheck", "verify", "standing"):
         del asked["run"]["confirm"]
     rules, users = installation.rules, {}
     for user in ("tenant-observer", "demo", "tenant-operator"):

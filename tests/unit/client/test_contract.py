@@ -33,7 +33,7 @@ EVERY_OPTION = {
     verbs.DrillClean: ["--site", "site-b", "--yes"],
     verbs.Failover: [
         *("--to", "site-b", "--recovery-point", "p-1", "--fence", "try", "--undo-within", "4h"),
-        *("--instead-of", "failover-1", "--to-origin", "--store-unchecked"),
+        *("--instead-of", "failover-1", "--to-origin", "--store-unchecked", "--newest-heads"),
         *("--lost-vault", "third", "--yes"),
     ],
     verbs.Migrate: ["--to", "site-b", "--option", "replication", "--yes"],
@@ -42,6 +42,8 @@ EVERY_OPTION = {
     verbs.Reprotect: ["--old-copy", "remove", "--yes"],
     verbs.Undo: ["--yes"],
     verbs.Commit: ["--yes"],
+    verbs.StandingApply: ["--site", "site-b", "--recovery-point", "p-1"],
+    verbs.DnsSwitch: ["--recovery-point", "p-1", "--lost-vault", "third", "--yes"],
 }
 PLANS = (
     plans.PlanPrecheck,

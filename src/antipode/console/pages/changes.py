@@ -43,12 +43,35 @@ class About(NamedTuple):
 
 
 OF_VNF: Mapping[str, About] = {
+    "protect": About("Protect", "Make a recovery point.", "Protect", "at", ("option", "full")),
+    "precheck": About("Precheck", "Look whether it could be recovered.", "Precheck", "at", ("to",)),
+    "verify": About(
+        "Verify a recovery point of",
+        "Restore each volume, compare every block with what was captured, and remove it.",
+        "Verify",
+        "at",
+        ("to", "point"),
+    ),
+    "standing": About(
+        "Bring the standing volumes of",
+        "Write what differs into its standing volumes, so that a failover finds them restored.",
+        "Bring them to the point",
+        "at",
+        ("to", "point"),
+    ),
+    "dns-switch": About(
+        "Switch the DNS records of",
+        "Have its DNS records lead to where it is active.",
+        "Switch",
+        "to",
+        ("point",),
+    ),
     "failover": About(
         "Fail over",
         "Recover it at another site. The site that it leaves is not called, unless you say so.",
         "Fail over",
         "to",
-        ("to", "point", "fence", "undo"),
+        ("to", "point", "heads", "fence", "undo"),
         is_grave=True,
     ),
     "drill": About(
@@ -177,6 +200,8 @@ def _dialog(asked: Asked) -> Response:
         form=asked.form,
         sites=sites,
         points=points,
+        options=[p.option for p in known.protections] if known else [],
+        has_datastores=known is None or bool(known.datastores_of_volumes),
         plan_url=_plan_url(f"/vnfs/{name}/change/{verb}", asked, about, sites),
     )
 
@@ -197,11 +222,14 @@ def _wish(asked: Asked) -> Wish:
         raise InvalidInput("the form has a choice that is none")
     return Wish(
         to=form.optional("to"),
-        point=form.optional("point"),
+        recovery_point=form.optional("point"),
+        option=form.optional("option"),
+        full=form["full"] == "1",
         fence=cast(FenceFirst | None, fence),
         keep_s=_seconds(form["keep"]),
         old_copy="remove" if old_copy == "remove" else "keep",
         undo_within_s=_seconds(form["undo"]),
+        newest_heads=form["heads"] == "1",
         lost_vaults=form.all("lost"),
         without_blocked=form["skip"] == "1",
     )

@@ -199,6 +199,13 @@ def _verbs(asked: Asked, name: str, known: Known | None) -> list[Verb]:
     found += [Verb("drill", "Drill …", s, "plain") for s in others[:1]]
     found += [Verb("failover", f"Fail over to {s} …", s, "danger") for s in others[:2]]
     found += [Verb("migrate", f"Migrate to {s} …", s, "more") for s in others[:2]]
+    if known is not None:
+        found += [Verb("protect", "Protect, with choices …", None, "more")]
+        found += [Verb("verify", "Verify a recovery point …", None, "more")]
+        if any(p.standing for p in known.vnf.protections):
+            found += [Verb("standing", f"Standing volumes at {s} …", s, "more") for s in others]
+        if known.vnf.dns:
+            found += [Verb("dns-switch", "Switch the DNS records …", None, "more")]
     if known is not None and known.state.claim is not None:
         former = known.state.claim.former_site
         found += [Verb("reprotect", "Reprotect …", None, "plain")]

@@ -141,6 +141,12 @@ class Failover(Run):
         _add_to(parser, required=True)
         _add_point(parser)
         parser.add_argument(
+            "--newest-heads",
+            action="store_true",
+            help="Take the newest data that has arrived of each replicated volume, and not the"
+            " state of the recovery point",
+        )
+        parser.add_argument(
             "--fence",
             choices=["required", "try"],
             help="Cut off, stop and lock the old copy first, where its site still answers",
@@ -175,6 +181,7 @@ class Failover(Run):
             "instead_of": asked.instead_of,
             "to_origin": asked.to_origin or None,
             "store_unchecked": asked.store_unchecked or None,
+            "newest_heads": asked.newest_heads or None,
             "lost_vaults": asked.lost_vaults or None,
         }
         given = {name: value for name, value in accept.items() if value is not None}
@@ -260,3 +267,40 @@ class Commit(Run):
     """Give up that the newest failover of a VNF can be undone"""
 
     kind = "commit"
+
+
+class StandingApply(Run):
+    """Bring the standing volumes of a VNF at a backup site to a recovery point"""
+
+    kind, is_confirmed = "standing", False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the site and the point."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--site", metavar="<site>", help="Site where the volumes stand")
+        _add_point(parser)
+        return parser
+
+    def body(self, asked: argparse.Namespace) -> Json:
+        """As the API takes it."""
+        return {"site": asked.site, "recovery_point": asked.recovery_point}
+
+
+class DnsSwitch(Run):
+    """Switch the DNS records of a VNF to the site where it is active"""
+
+    kind = "dns-switch"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the point."""
+        parser = super().get_parser(prog_name)
+        _add_point(parser)
+        _add_lost_vaults(parser)
+        return parser
+
+    def body(self, asked: argparse.Namespace) -> Json:
+        """As the API takes it."""
+        return {
+            "recovery_point": asked.recovery_point,
+            "lost_vaults": asked.lost_vaults or None,
+        }
