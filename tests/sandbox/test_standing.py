@@ -15,6 +15,7 @@ import pytest
 
 from antipode.sandbox import canary, desk, records
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, quiesced_within, until
+from tests.sandbox.test_api import serving
 from tests.sandbox.test_failover_failures import FAILOVER, expect_one_of_everything
 
 pytestmark = pytest.mark.sandbox
@@ -37,6 +38,23 @@ def roads(world: World, run: str) -> list[str]:
     return [s["result"]["road"] for s in steps if s["step"] == "take standing volume"]
 
 
+def the_api_shows(world: World, stands: Mapping[str, Any]) -> None:
+    """The same volumes are shown by the API, and brought to a point by a run that it begins."""
+    with serving(world, "serve") as api:
+        user = api.user(BACKUP, "operator")
+        place = "/v1/vnfs/canary/standing"
+        [status] = api.ask(user, "GET", place)["standing"]
+        assert (status["state"], status["lag_s"]) == ("at the newest recovery point", 0.0)
+        shown = api.ask(user, "GET", f"{place}_volumes?site={BACKUP}")["standing_volumes"]
+        assert {one["volume"]: one["holds_backup"] for one in shown} == {
+            id_: one["holds_backup"] for id_, one in stands.items()
+        }
+        asked = {"run": {"kind": "standing"}}
+        run = api.ask(user, "POST", "/v1/vnfs/canary/runs", asked)["run"]
+        result = api.carried_out(user, run)["result"]
+        assert (result["volumes"], result["written_bytes"]) == (6, 0)
+
+
 def test_a_failover_boots_from_volumes_that_stand_at_its_point(own_world: World) -> None:
     world = own_world
     standing(world)
@@ -50,6 +68,7 @@ def test_a_failover_boots_from_volumes_that_stand_at_its_point(own_world: World)
     assert len(before) == 6
     shown = world.operator.ask("vnf", "show", "canary")["standing"][BACKUP]
     assert (shown["state"], shown["lag_s"]) == ("at the newest recovery point", 0.0)
+    the_api_shows(world, before)
     world.sandbox.kill(PRIMARY)
     done = world.operator.ask(*FAILOVER)
     expect_one_of_everything(world, held)

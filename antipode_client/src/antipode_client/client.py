@@ -124,13 +124,13 @@ class Client:
         """
         return self._call("PUT", path, json=body)
 
-    def delete(self, *path: str, **query: Any) -> None:
-        """Remove a resource.
+    def delete(self, *path: str, **query: Any) -> Json:
+        """Remove a resource; what the API says of it, empty where it says nothing.
 
         Raises:
             Fault: the API refuses.
         """
-        self._call("DELETE", path, params=_given(query))
+        return self._call("DELETE", path, params=_given(query))
 
     def _call(self, method: str, path: tuple[str, ...], **options: Any) -> Json:
         try:

@@ -13,13 +13,17 @@ from starlette.exceptions import HTTPException
 
 from antipode.api import (
     audit,
+    copies,
+    events,
     faults,
     plans,
     points,
     policies,
     reports,
     runs,
+    service,
     sites,
+    vaults,
     versions,
     vnfs,
 )
@@ -55,8 +59,9 @@ def application(installation: Installation) -> FastAPI:
 
 def rooms() -> list[APIRouter]:
     """The routes of all resources."""
-    each = versions, sites, vnfs, points, runs, reports, policies, plans, audit
-    return [room.ROUTES for room in each]
+    of_vnfs = vnfs, copies, points, runs, reports
+    of_all = policies, plans, vaults, events, service, audit
+    return [room.ROUTES for room in (versions, sites, *of_vnfs, *of_all)]
 
 
 def _of_antipode(request: Request, error: Exception) -> Response:

@@ -116,6 +116,14 @@ class DnsSwitch(Body):
     confirm: Confirmed = None
 
 
+class DeletePoint(Body):
+    """Delete a recovery point, with the backups that only it needs."""
+
+    kind: Literal["recovery-point-delete"]
+    recovery_point: Point
+    confirm: Confirmed = None
+
+
 class Migrate(Body):
     """Move the VNF without loss, while both sites answer."""
 
@@ -171,7 +179,8 @@ Change = Annotated[
     | Undo
     | Commit
     | Standing
-    | DnsSwitch,
+    | DnsSwitch
+    | DeletePoint,
     Field(discriminator="kind"),
 ]
 

@@ -70,6 +70,10 @@ class Asked:
             return None
         return [] if self.caller.project is None else [self.caller.project]
 
+    def allows(self, rule: str) -> bool:
+        """Whether the caller may also do this to the thing of the path."""
+        return self.installation.rules.allows(self.caller, rule, self.project)
+
     def must_allow(self, rule: str) -> None:
         """See that the caller may also do this to the thing of the path.
 

@@ -22,11 +22,30 @@ ROUTES = APIRouter(prefix="/v1", tags=["plans"])
 Json = dict[str, Any]
 
 
+class PlanOfList(BaseModel):
+    """A plan in the vaults."""
+
+    plan: str
+    to: str | None = None
+    groups: int | None = None
+    vnfs: int | None = None
+    version: int | None = None
+    at: str | None = None
+    by: str | None = None
+    damaged: str | None = Field(description="why it cannot be read")
+
+
 class PlanList(BaseModel):
-    plans: list[Json]
+    plans: list[PlanOfList]
 
 
 class OnePlan(BaseModel):
+    plan: Json
+
+
+class GivenPlan(conventions.Body):
+    """The fields of a plan file, without its name."""
+
     plan: Json
 
 
@@ -51,13 +70,28 @@ class GivenPlanRun(conventions.Body):
 @route(ROUTES, "GET", "/plans", "plan:get", is_long=True)
 def list_plans(asked: Asked) -> PlanList:
     """List the plans that the vaults have."""
-    return PlanList(plans=list(plans.listed(asked.deployment)))
+    found = plans.listed(asked.deployment)
+    return PlanList(plans=[PlanOfList.model_validate(one) for one in found])
 
 
 @route(ROUTES, "GET", "/plans/{plan}", "plan:get", is_long=True)
 def get_plan(asked: Asked, plan: PlanName) -> OnePlan:
     """Show a plan."""
     return OnePlan(plan=plans.show(asked.deployment, plan))
+
+
+@route(ROUTES, "PUT", "/plans/{plan}", "plan:put", is_long=True)
+def put_plan(asked: Asked, plan: PlanName, given: GivenPlan) -> OnePlan:
+    """Keep a plan in the vaults, or replace it there."""
+    found = plans.read_document({**given.plan, "plan": plan}, asked.deployment.config)
+    return OnePlan(plan=plans.put(asked.deployment, found))
+
+
+@route(ROUTES, "DELETE", "/plans/{plan}", "plan:put", is_long=True, status_code=204)
+def delete_plan(asked: Asked, plan: PlanName) -> Response:
+    """Remove a plan from the vaults. Its runs stay in the history."""
+    plans.remove(asked.deployment, plan)
+    return Response(status_code=204)
 
 
 @route(ROUTES, "POST", "/plans/{plan}/previews", "plan:run", is_long=True)

@@ -10,7 +10,12 @@ from pydantic import BaseModel, Field
 
 from antipode.api.conventions import Moment, PointId, VnfName
 from antipode.api.gate import Asked, route
-from antipode.operations.recovery_points import recovery_point, recovery_points, stored_bytes
+from antipode.operations.recovery_points import (
+    recovery_point,
+    recovery_points,
+    stored_bytes,
+    verify,
+)
 from antipode.vault.sealing import Summary
 
 ROUTES = APIRouter(prefix="/v1", tags=["recovery points"])
@@ -66,6 +71,21 @@ class PointShown(BaseModel):
 
 class OnePoint(BaseModel):
     recovery_point: PointShown
+
+
+class FindingShown(BaseModel):
+    """What a verification has found about a point, or about one volume of it."""
+
+    volume: str
+    backup: str
+    ok: bool
+    objects: int | None
+    bytes: int | None
+    detail: str
+
+
+class FindingList(BaseModel):
+    findings: list[FindingShown]
 
 
 @route(ROUTES, "GET", "/vnfs/{vnf}/recovery_points", "point:get", is_long=True)
@@ -124,4 +144,18 @@ def get_recovery_point(asked: Asked, vnf: VnfName, point: PointId) -> OnePoint:
                 for volume in found.captured_disks
             ],
         )
+    )
+
+
+@route(ROUTES, "GET", "/vnfs/{vnf}/recovery_points/{point}/findings", "point:get", is_long=True)
+def verify_recovery_point(asked: Asked, vnf: VnfName, point: PointId) -> FindingList:
+    """Verify a recovery point: its signature, its chains, and every object of its backups in the
+    backup store. A run `verify` proves the bytes, too.
+    """
+    wanted = None if point == NEWEST else point
+    return FindingList(
+        findings=[
+            FindingShown.model_validate(one.model_dump(include=set(FindingShown.model_fields)))
+            for one in verify(asked.deployment, vnf, wanted)
+        ]
     )

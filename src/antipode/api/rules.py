@@ -77,6 +77,24 @@ def _kind(kind: str, persona: str) -> Rule:
 RULES: list[Rule] = [
     Rule("site:list", _of("observer"), "List the sites.", ("GET /v1/sites",)),
     Rule(
+        "site:check",
+        _staff("operator"),
+        "Look whether the sites, vaults, stores and VNFs are as they have to be.",
+        ("POST /v1/site_checks",),
+    ),
+    Rule(
+        "site:forecast",
+        _of("observer"),
+        "Forecast the loss of a site, for the VNFs of the project.",
+        ("GET /v1/sites/{site}/forecast",),
+    ),
+    Rule(
+        "site:history",
+        _staff("observer"),
+        "Look how all VNFs of a site were protected.",
+        ("GET /v1/sites/{site}/history",),
+    ),
+    Rule(
         "vnf:list",
         _of("observer"),
         "List the VNFs of the project.",
@@ -91,8 +109,26 @@ RULES: list[Rule] = [
             "GET /v1/vnfs/{vnf}/protections",
             "GET /v1/vnfs/{vnf}/readiness",
             "GET /v1/vnfs/{vnf}/forecast",
+            "GET /v1/vnfs/{vnf}/forecasts",
+            "GET /v1/vnfs/{vnf}/advice",
             "GET /v1/vnfs/{vnf}/history",
+            "GET /v1/vnfs/{vnf}/standing",
+            "GET /v1/vnfs/{vnf}/standing_volumes",
+            "GET /v1/vnfs/{vnf}/datastores",
+            "GET /v1/vnfs/{vnf}/datastore_copies",
         ),
+    ),
+    Rule(
+        "volume:get",
+        _staff("observer"),
+        "Look what the storage of each site calls a volume of a VNF.",
+        ("GET /v1/vnfs/{vnf}/volumes/{volume}",),
+    ),
+    Rule(
+        "standing:delete",
+        _of("operator"),
+        "Remove the standing volumes of a VNF at a site.",
+        ("DELETE /v1/vnfs/{vnf}/standing_volumes",),
     ),
     Rule(
         "vnf:definition",
@@ -123,7 +159,11 @@ RULES: list[Rule] = [
         "point:get",
         _of("observer"),
         "Look at the recovery points of a VNF.",
-        ("GET /v1/vnfs/{vnf}/recovery_points", "GET /v1/vnfs/{vnf}/recovery_points/{point}"),
+        (
+            "GET /v1/vnfs/{vnf}/recovery_points",
+            "GET /v1/vnfs/{vnf}/recovery_points/{point}",
+            "GET /v1/vnfs/{vnf}/recovery_points/{point}/findings",
+        ),
     ),
     Rule(
         "run:list",
@@ -138,6 +178,7 @@ RULES: list[Rule] = [
         (
             "GET /v1/runs/{run}",
             "GET /v1/runs/{run}/steps",
+            "GET /v1/runs/{run}/events",
             "GET /v1/runs/{run}/parts",
             "GET /v1/runs/{run}/questions",
             "GET /v1/runs/{run}/approvals",
@@ -159,6 +200,12 @@ RULES: list[Rule] = [
     _kind("drill-cleanup", "member"),
     *(_kind(kind, "operator") for kind in ("failover", "migrate", "failback", "fence")),
     *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit", "dns-switch")),
+    Rule(
+        "run:recovery-point-delete",
+        _staff("admin"),
+        "Delete a recovery point.",
+        (),
+    ),
     Rule(
         "run:answer",
         _of("operator"),
@@ -220,11 +267,25 @@ RULES: list[Rule] = [
         ("GET /v1/plans", "GET /v1/plans/{plan}"),
     ),
     Rule(
+        "plan:put",
+        _staff("admin"),
+        "Make, change and remove plans.",
+        ("PUT /v1/plans/{plan}", "DELETE /v1/plans/{plan}"),
+    ),
+    Rule(
         "plan:run",
         _staff("operator"),
         "Carry a plan out.",
         ("POST /v1/plans/{plan}/runs", "POST /v1/plans/{plan}/previews"),
     ),
+    Rule(
+        "vault:get",
+        _staff("observer"),
+        "Look at the vaults, what they hold, and what they do not agree about.",
+        ("GET /v1/vaults", "GET /v1/vaults/{vault}", "GET /v1/vault_disagreements"),
+    ),
+    Rule("event:list", _staff("observer"), "Look at the events.", ("GET /v1/events",)),
+    Rule("service:get", _staff("observer"), "Look at the service.", ("GET /v1/service",)),
     Rule("audit:list", _staff("admin"), "Read the audit trail.", ("GET /v1/audit",)),
 ]
 KINDS = frozenset(rule.name.removeprefix("run:") for rule in RULES if not rule.operations)

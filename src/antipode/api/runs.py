@@ -471,7 +471,7 @@ def _may_read_all(asked: Asked) -> bool:
     """Whether the caller may read the words of commands, and what they have printed: there may be
     secrets in both.
     """
-    return asked.installation.rules.allows(asked.caller, "vnf:definition", asked.project)
+    return asked.allows("vnf:definition")
 
 
 def _reason(asked: Asked, row: RunRow, parts: Iterable[RunRow]) -> str | None:

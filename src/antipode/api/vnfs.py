@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,12 +18,14 @@ from antipode.model.history import VnfHistory
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Name, Vnf
 from antipode.operations import forecasts, policies, protections, readiness, remove_vnf, vnfs
+from antipode.operations.advice import advise
 from antipode.operations.reports.period import of_vnf
 from antipode.store.tables import VnfRow
 
 ROUTES = APIRouter(prefix="/v1", tags=["vnfs"])
 Json = dict[str, Any]
 LONGEST_HISTORY_S = 366 * 86400.0
+Since = Annotated[float, Query(ge=60, le=LONGEST_HISTORY_S, description="how far back, in seconds")]
 
 
 class VnfShown(Linked):
@@ -129,6 +132,38 @@ class OneForecast(BaseModel):
     forecast: ForecastShown
 
 
+class KeptForecast(BaseModel):
+    """What was forecast for a run as it began, and what it took."""
+
+    run: str
+    kind: str
+    site: str
+    made_at: Moment
+    back_in_s: float | None
+    error_s: float | None
+    took_s: float | None
+    off_by_s: float | None = Field(description="positive where it took longer")
+
+
+class KeptList(BaseModel):
+    forecasts: list[KeptForecast]
+
+
+class OptionAdvised(BaseModel):
+    """One option for a VNF."""
+
+    option: str
+    verdict: str
+    in_use: bool
+    why: list[str]
+    calls_per_day: float | None
+    stored_bytes_per_day: float | None
+
+
+class AdviceList(BaseModel):
+    advice: list[OptionAdvised]
+
+
 class OneHistory(BaseModel):
     history: VnfHistory
     notes: list[str]
@@ -229,9 +264,54 @@ def get_forecast(
     to: Annotated[Name | None, Query(description="the site of the recovery")] = None,
 ) -> OneForecast:
     """Forecast what would be lost if the active site died now. Vaults are read."""
-    found = forecasts.of_vnf(asked.deployment, vnf, to)
+    return OneForecast(forecast=foreseen(asked, forecasts.of_vnf(asked.deployment, vnf, to)))
+
+
+@route(ROUTES, "GET", "/vnfs/{vnf}/forecasts", "vnf:get")
+def list_forecasts(asked: Asked, vnf: VnfName) -> KeptList:
+    """List what was forecast for drills and failovers of a VNF as they began, and what they took,
+    the newest first.
+    """
+    every = forecasts.history(asked.deployment, vnf)
+    return KeptList(
+        forecasts=[
+            KeptForecast(
+                run=one.run,
+                kind=one.kind,
+                site=one.site,
+                made_at=moment(one.made_at) or "",
+                back_in_s=one.back_in_s,
+                error_s=one.error_s,
+                took_s=one.took_s,
+                off_by_s=one.off_by_s,
+            )
+            for one in islice(every, conventions.USUAL)
+        ]
+    )
+
+
+@route(ROUTES, "GET", "/vnfs/{vnf}/advice", "vnf:get", is_long=True)
+def get_advice(asked: Asked, vnf: VnfName) -> AdviceList:
+    """Say which option fits a VNF and why, the best first. Its active site is asked."""
+    return AdviceList(
+        advice=[
+            OptionAdvised(
+                option=one.option,
+                verdict=one.verdict,
+                in_use=one.in_use,
+                why=[f"{remark.weight.value}: {remark.words}" for remark in one.remarks],
+                calls_per_day=one.calls_per_day,
+                stored_bytes_per_day=one.stored_bytes_per_day,
+            )
+            for one in advise(asked.deployment, vnf).options
+        ]
+    )
+
+
+def foreseen(asked: Asked, found: forecasts.Foreseen) -> ForecastShown:
+    """A forecast, as this caller may see it."""
     whole = found.forecast
-    shown = ForecastShown(
+    return ForecastShown(
         vnf=found.vnf,
         to=found.to,
         loses_s=found.loses_s,
@@ -243,16 +323,13 @@ def get_forecast(
         # it rests on the runs of all projects
         basis=whole.basis if whole and asked.caller.all_projects else [],
     )
-    return OneForecast(forecast=shown)
 
 
 @route(ROUTES, "GET", "/vnfs/{vnf}/history", "vnf:get", is_long=True)
 def get_history(
     asked: Asked,
     vnf: VnfName,
-    since: Annotated[
-        float, Query(ge=60, le=LONGEST_HISTORY_S, description="how far back, in seconds")
-    ] = 30 * 86400.0,
+    since: Since = 30 * 86400.0,
 ) -> OneHistory:
     """Show how a VNF was protected in a time that is over."""
     found = of_vnf(asked.deployment, vnf, since)

@@ -95,17 +95,10 @@ class _OfVnf(ListCommand):
                 v.point,
                 None if v.point_age_s is None else round(v.point_age_s, 1),
                 v.reference,
-                Short(_detail(v)),
+                Short(v.detail),
             )
             for v in found
         ]
-
-
-def _detail(found: CopyStatus) -> str:
-    """Of data, in words."""
-    if found.replica is None:
-        return found.trouble or ""
-    return found.words if found.follows_another else found.replica.detail
 
 
 class DatastoreStatus(_OfVnf):

@@ -13,6 +13,7 @@ from antipode.api.server import Beside
 from antipode.console.pages import (
     audit,
     changes,
+    copies,
     login,
     overview,
     plans,
@@ -30,7 +31,7 @@ from antipode.console.web import ROOT, Console, Guarded, failed
 from antipode.errors import NotFound
 from antipode.model.serving import ApiConfig, ConsoleConfig
 
-PAGES = (overview, login, vnfs, changes, runs, plans, sites, reports, policies, audit)
+PAGES = (overview, login, vnfs, copies, changes, runs, plans, sites, reports, policies, audit)
 
 
 def console(installation: Installation) -> Guarded:

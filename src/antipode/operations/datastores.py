@@ -94,6 +94,13 @@ class CopyStatus:
         return self.replica.position if isinstance(self.replica, Standing) else None
 
     @property
+    def detail(self) -> str:
+        """How it is, in words."""
+        if self.replica is None:
+            return self.trouble or ""
+        return self.words if self.follows_another else self.replica.detail
+
+    @property
     def words(self) -> str:
         """In short, for messages."""
         what = f"volume {self.volume}" if self.volume else f"datastore {self.datastore}"

@@ -48,10 +48,13 @@ def delete(deployment: Deployment, deletion: Deletion, observer: Observer) -> Js
     """Remove recovery points that an operator has named, and the backups that only they need; a
     record of it. Raises as `expire`.
     """
+    return _execute(deployment, deletion_request(deployment, deletion), observer, run_kind.KIND)
+
+
+def deletion_request(deployment: Deployment, deletion: Deletion) -> RunRow:
+    """The run that deletes recovery points; neither kept nor begun. Raises as `expire`."""
     vnf = deployment.vnfs.get(deletion.vnf)
-    state = activity.read(deployment, vnf)
-    row = run_kind.requested(vnf, state, deletion.points)
-    return _execute(deployment, row, observer, run_kind.KIND)
+    return run_kind.requested(vnf, activity.read(deployment, vnf), deletion.points)
 
 
 def _execute(

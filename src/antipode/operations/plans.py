@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from antipode import identity, logs, yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
@@ -104,6 +106,24 @@ def read_file(path: Path, config: Config) -> PlanFile:
             mistake is named with its line and field.
     """
     return yamlfile.read(path, PlanFile, lambda plan: _mistakes(plan, config))
+
+
+def read_document(document: Json, config: Config) -> PlanFile:
+    """The plan in a document, as of a plan file.
+
+    Raises:
+        InvalidInput: it is wrong, or does not fit the configuration; every mistake is named.
+    """
+    try:
+        plan = PlanFile.model_validate(document)
+    except ValidationError as error:
+        found = [(one["loc"], one["msg"]) for one in error.errors()]
+    else:
+        found = list(_mistakes(plan, config))
+        if not found:
+            return plan
+    words = "; ".join(f"{'.'.join(map(str, place))}: {why}" for place, why in found[:10])
+    raise InvalidInput(f"the plan is wrong: {words}")
 
 
 def put(deployment: Deployment, plan: PlanFile) -> Json:

@@ -17,6 +17,7 @@ from antipode.operations import (
     commit,
     dns,
     drill,
+    expiry,
     failover,
     fence,
     migrate,
@@ -304,6 +305,27 @@ def _of_plan(verb: str) -> Propose:
     return propose
 
 
+def _deletion(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
+    if wish.recovery_point is None:
+        raise InvalidInput("name the recovery point that is deleted")
+    planned = expiry.plan_deletion(deployment, vnf, [wish.recovery_point])
+    lines = [
+        f"Recovery point {wish.recovery_point} of {vnf} is deleted, for good",
+        f"  {len(planned.backups)} backups that only it needs go with it",
+        f"  {planned.left} recovery points stay",
+    ]
+    newest = "it is the newest that the VNF can be recovered from"
+    return Proposal(
+        "recovery-point-delete",
+        vnf,
+        None,
+        lines,
+        lambda: expiry.deletion_request(deployment, planned),
+        [newest] if planned.with_newest else [],
+        details={"left": planned.left, "backups": sorted(planned.backups)},
+    )
+
+
 OF_VNF: Mapping[str, Propose] = {
     "protect": _plain("protect", "A recovery point of {vnf} is made", _protected),
     "precheck": _plain(
@@ -327,6 +349,7 @@ OF_VNF: Mapping[str, Propose] = {
     "undo": _undo,
     "commit": _commit,
     "dns-switch": _dns,
+    "recovery-point-delete": _deletion,
 }
 """By verb, how a change of one VNF is prepared."""
 OF_PLAN: Mapping[str, Propose] = {

@@ -42,6 +42,12 @@ def site_of(deployment: Deployment, vnf: Vnf, site: str | None) -> str:
     return site
 
 
+def sites_of(deployment: Deployment, vnf: Vnf) -> list[str]:
+    """The sites of a VNF at which volumes may stand: this host attaches volumes there."""
+    known = deployment.config.sites
+    return [s for s in vnf.sites if s in known and known[s].mover is not None]
+
+
 def _any_site_of(deployment: Deployment, vnf: Vnf, site: str | None) -> str:
     """The same, or the active site if it is named: what no failover has taken stays there, too."""
     named = site is not None and site in vnf.sites

@@ -96,6 +96,21 @@ class Events:
             rows = session.scalars(select(EventRow).order_by(EventRow.at.desc()).limit(most))
             return [_event(row) for row in rows][::-1]
 
+    def of_run(self, run: str, since: float, most: int) -> list[Event]:
+        """The newest events of a run, the newest first.
+
+        Args:
+            since: when the run began, in seconds since the epoch.
+        """
+        found = (
+            select(EventRow)
+            .where(EventRow.at >= since, EventRow.data["run"].as_string() == run)
+            .order_by(EventRow.at.desc())
+            .limit(most)
+        )
+        with Session(self._engine) as session:
+            return [_event(row) for row in session.scalars(found)]
+
     def take(self, receiver: str, now: float, for_s: float) -> Delivery | None:
         """The oldest event that is to be delivered to a receiver now, taken from other hosts.
 

@@ -20,7 +20,17 @@ from antipode.store.tables import StepRow
 from tests.unit.api.conftest import Client, Clients, Things, run_of
 
 OPEN = {"GET /", "GET /v1", "GET /healthcheck", "GET /openapi.json"}
-NAMES = {"option": "quiesced-snapshot", "point": "newest", "policy": "gold", "plan": "all-is-lost"}
+NAMES = {
+    "option": "quiesced-snapshot",
+    "point": "newest",
+    "policy": "gold",
+    "plan": "all-is-lost",
+    "site": "site-a",
+    "vault": "third",
+    "volume": "data",
+}
+ASK_SITES = ("/advice", "/datastore_copies", "/standing_volumes", "/volumes/{volume}")
+"""Ends of paths whose answer is of services that are not there in these tests."""
 
 
 def every() -> list[tuple[str, str, str | None]]:
@@ -187,7 +197,10 @@ def test_the_staff_reaches_each_thing(clients: Clients, things: Things) -> None:
                 continue
             status, _ = refusal(boss, method, path_of(path, vnf=vnf, run=run))
             gone = "{point}" in path  # there is none
-            assert status == (404 if gone else 200), f"{method} {path} of {vnf}"
+            if path.endswith(ASK_SITES):
+                assert status in (404, 409, 503), f"{method} {path} of {vnf}"
+            else:
+                assert status == (404 if gone else 200), f"{method} {path} of {vnf}"
 
 
 def kinds() -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from antipode_client.osc.v1 import plans, verbs
+from antipode_client.osc.v1.tables import List
 from pydantic import TypeAdapter
 
 from antipode.api.changes import Change
@@ -42,6 +43,7 @@ EVERY_OPTION = {
     verbs.Reprotect: ["--old-copy", "remove", "--yes"],
     verbs.Undo: ["--yes"],
     verbs.Commit: ["--yes"],
+    verbs.PointDelete: ["p-1", "--yes"],
     verbs.StandingApply: ["--site", "site-b", "--recovery-point", "p-1"],
     verbs.DnsSwitch: ["--recovery-point", "p-1", "--lost-vault", "third", "--yes"],
 }
@@ -52,6 +54,8 @@ PLANS = (
     plans.PlanMigrate,
     plans.PlanFailback,
 )
+COMMANDS = sorted(entry_points(group="openstack.disaster_recovery.v1"))
+LISTS = [kind for entry in COMMANDS if issubclass(kind := entry.load(), List)]
 
 
 class Called(Exception):
@@ -85,11 +89,14 @@ def called(kind: type[Any], *arguments: str) -> Caught:
 
 def is_a_path(call: tuple[str, tuple[str, ...]]) -> bool:
     method, parts = call
-    paths = (path.split("/")[2:] for m, path in PATHS if m == method)
-    return any(
-        len(path) == len(parts)
-        and all(there in ("*", part) for there, part in zip(path, parts, strict=True))
-        for path in paths
+    return any(is_of(path, parts) for m, path in PATHS if m == method)
+
+
+def is_of(path: str, parts: tuple[str, ...]) -> bool:
+    """Whether a path, with a star for each name in it, is made of these parts."""
+    own = path.split("/")[2:]
+    return len(own) == len(parts) and all(
+        there in ("*", part) for there, part in zip(own, parts, strict=True)
     )
 
 
@@ -107,15 +114,40 @@ def arguments_of(kind: type[Any]) -> list[str]:
     return given
 
 
-@pytest.mark.parametrize(
-    "entry", sorted(entry_points(group="openstack.disaster_recovery.v1")), ids=lambda e: e.name
-)
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda e: e.name)
 def test_each_command_calls_a_route_that_there_is(entry: Any, tmp_path: Path) -> None:
     arguments = arguments_of(entry.load())
-    if entry.name == "dr_policy_set":
+    if entry.name in ("dr_policy_set", "dr_plan_set"):
         (tmp_path / "gold").write_text("protections: []")
         arguments = ["gold", "--file", str(tmp_path / "gold")]
+    if entry.name == "dr_standing_delete":
+        arguments += ["--yes"]
     assert is_a_path(called(entry.load(), *arguments).call)
+
+
+@pytest.mark.parametrize("kind", LISTS, ids=lambda kind: kind.__name__)
+def test_each_column_of_a_list_is_a_field_of_the_api(kind: type[Any]) -> None:
+    method, parts = called(kind, *arguments_of(kind)).call
+    [items] = [found for path in PATHS if (found := items_of(method, path[1], parts)) is not None]
+    assert {*kind.columns, *kind.more} <= items.keys()
+
+
+def items_of(method: str, path: str, parts: tuple[str, ...]) -> dict[str, Any] | None:
+    """The fields of the items of a list, where this path has it."""
+    if (method, path) not in PATHS or not is_of(path, parts):
+        return None
+    [real] = [p for p in DOCUMENT["paths"] if re.sub(r"\{\w+\}", "*", p) == path]
+    answer = DOCUMENT["paths"][real][method.lower()]["responses"]["200"]["content"]
+    whole = named(answer["application/json"]["schema"])["properties"]
+    [first, *_] = [f for f in whole.values() if f.get("type") == "array"]
+    fields: dict[str, Any] = named(first["items"])["properties"]
+    return fields
+
+
+def named(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of the document that is referred to."""
+    found: dict[str, Any] = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
 
 
 @pytest.mark.parametrize("kind", EVERY_OPTION, ids=lambda kind: kind.__name__)
@@ -133,5 +165,5 @@ def test_every_kind_of_run_has_its_verb() -> None:
 def test_the_api_understands_every_verb_of_a_plan(kind: type[Any]) -> None:
     more = ["--fence", "try", "--lost-vault", "third"] if kind is plans.PlanFailover else []
     yes = ["--yes"] if kind.is_confirmed else []
-    sent = called(kind, "lost", "--to", "site-b", *more, *yes).body
+    sent = called(kind, "lost", "--to", "site-b", "--skip-blocked", *more, *yes).body
     GivenPlanRun.model_validate_json(json.dumps(sent))

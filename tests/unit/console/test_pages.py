@@ -16,10 +16,10 @@ from antipode.console import pictures, rendering
 from antipode.console.pictures import Dated, Measured
 from antipode.console.web import ROOT
 from antipode.engine.deployment import Deployment
-from antipode.errors import PreflightFailed
+from antipode.errors import PreflightFailed, SiteUnreachable
 from antipode.model.forecast import Forecast
 from antipode.model.policy import Policy
-from antipode.operations import forecasts, proposals
+from antipode.operations import forecasts, proposals, standing
 from antipode.operations.forecasts import Foreseen
 from antipode.operations.proposals import Proposal, Wish
 from antipode.runs import precheck
@@ -256,6 +256,65 @@ def test_a_tenant_is_told_nothing_of_other_projects(
         for name in ("protect-before", "protect-never")
     ]
     assert refusals[0] == refusals[1]
+
+
+# ---- copies at other sites ----
+
+VOLUME = "</td><b>vol"
+STANDS = {
+    "site": "site-b",
+    "stands_for": VOLUME,
+    "volume": "standing-1",
+    "size_gib": 4,
+    "status": "available",
+    "holds_backup": "backup-1",
+    "read_at": None,
+}
+
+
+@pytest.fixture
+def standing_at_b(known: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A VNF with standing volumes and a datastore of which one site is lost; what is removed."""
+    removed: list[str] = []
+    monkeypatch.setattr(standing, "sites_of", lambda *_: ["site-a", "site-b"])
+
+    def volumes(deployment: Deployment, name: str, site: str | None) -> list[dict[str, Any]]:
+        if site == "site-a":
+            raise SiteUnreachable("site-a does not answer")
+        return [STANDS]
+
+    def remove(deployment: Deployment, name: str, site: str | None) -> dict[str, Any]:
+        removed.append(f"{name} {site}")
+        return {"vnf": name, "site": site, "volumes": 1, "left": []}
+
+    monkeypatch.setattr(standing, "volumes", volumes)
+    monkeypatch.setattr(standing, "remove", remove)
+    return removed
+
+
+def test_standing_volumes_are_shown_with_a_site_lost(
+    known: House, standing_at_b: list[str]
+) -> None:
+    page = known.logged_in("demo").page("/vnfs/hlr/copies")
+    assert "site-a does not answer" in page.words
+    assert VOLUME in page.words and not page.all("b")
+    assert not any("standing/remove" in form["action"] for form in page.all("form"))
+    whole = known.logged_in("demo").page("/vnfs/hlr")
+    assert any(part.get("data-load", "").endswith("/copies") for part in whole.all("div"))
+
+
+def test_standing_volumes_are_removed_when_the_name_is_typed(
+    known: House, standing_at_b: list[str]
+) -> None:
+    path = "/vnfs/hlr/standing/remove"
+    operator, member = known.logged_in("tenant-operator"), known.logged_in("demo")
+    given = {"site": "site-b", "typed": "hlr"}
+    assert member.post(path, {**given, "csrf": member.csrf()}).status_code == 403
+    assert operator.post(path, {**given, "csrf": "no"}).status_code == 403
+    operator.post(path, {**given, "typed": "smsc", "csrf": operator.csrf()})
+    assert standing_at_b == []
+    operator.post(path, {**given, "csrf": operator.csrf()})
+    assert standing_at_b == ["hlr site-b"]
 
 
 # ---- changes that are looked at first ----

@@ -260,7 +260,7 @@ def test_a_form_that_is_too_large_or_none_is_refused(house: House) -> None:
 def test_each_rule_that_pages_ask_is_one_of_the_api() -> None:
     known = {rule.name for rule in RULES}
     text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
-    asked = set(re.findall(r'"((?:site|vnf|run|plan|point|audit|policy):[a-z-]+)"', text))
+    asked = set(re.findall(r'"((?:site|vnf|run|plan|point|audit|policy|standing):[a-z-]+)"', text))
     assert asked and asked <= known
 
 

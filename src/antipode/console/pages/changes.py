@@ -66,6 +66,14 @@ OF_VNF: Mapping[str, About] = {
         "to",
         ("point",),
     ),
+    "recovery-point-delete": About(
+        "Delete a recovery point of",
+        "Delete a recovery point, with the backups that only it needs.",
+        "Delete it",
+        "at",
+        ("point",),
+        is_grave=True,
+    ),
     "failover": About(
         "Fail over",
         "Recover it at another site. The site that it leaves is not called, unless you say so.",

@@ -17,12 +17,12 @@ from antipode.operations.site_check import check_all
 
 def _list(asked: Asked) -> Response:
     asked.must_here("site:list")
-    may_check = asked.caller.all_projects and asked.may("plan:run", None)
+    may_check = asked.caller.all_projects and asked.may("site:check", None)
     return asked.page("sites.html", sites=seen(asked).sites, may_check=may_check, checks=None)
 
 
 def _check(asked: Asked) -> Response:
-    asked.must("plan:run", None)
+    asked.must("site:check", None)
     found = list(check_all(asked.deployment))
     return asked.page("sites.html", sites=seen(asked).sites, may_check=True, checks=found)
 
@@ -63,7 +63,7 @@ def _maps(vnf: Vnf, site: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _loss(asked: Asked) -> Response:
-    site = site_of(asked, "site:list")
+    site = site_of(asked, "site:forecast")
     together = forecasts.of_site(asked.deployment, site)
     mine = {known.vnf.vnf for known in seen(asked).vnfs}
     if not asked.caller.all_projects:

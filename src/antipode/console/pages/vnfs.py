@@ -20,8 +20,8 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, NotFound
 from antipode.model.readiness import Level
 from antipode.model.rpo import RpoState
-from antipode.model.vnf import NAME
-from antipode.operations import forecasts, precheck, protect, protections
+from antipode.model.vnf import NAME, Vnf
+from antipode.operations import forecasts, precheck, protect, protections, standing
 from antipode.operations.inspect import Look, look, only_in_vaults, remembered
 from antipode.operations.overview import Known
 from antipode.operations.recovery_points import recovery_points
@@ -182,8 +182,14 @@ def _show(asked: Asked) -> Response:
         protections=protections.protections(asked.deployment, name) if known else [],
         verbs=list(_verbs(asked, name, known)),
         at_once=AT_ONCE,
+        has_copies=known is not None and _has_copies(asked.deployment, known.vnf),
         next_step=_next_step(name, known),
     )
+
+
+def _has_copies(deployment: Deployment, vnf: Vnf) -> bool:
+    """Whether data of a VNF may be elsewhere beside its recovery points."""
+    return bool(vnf.datastores) or bool(standing.sites_of(deployment, vnf))
 
 
 def _verbs(asked: Asked, name: str, known: Known | None) -> list[Verb]:
@@ -202,6 +208,7 @@ def _verbs(asked: Asked, name: str, known: Known | None) -> list[Verb]:
     if known is not None:
         found += [Verb("protect", "Protect, with choices …", None, "more")]
         found += [Verb("verify", "Verify a recovery point …", None, "more")]
+        found += [Verb("recovery-point-delete", "Delete a recovery point …", None, "more")]
         if any(p.standing for p in known.vnf.protections):
             found += [Verb("standing", f"Standing volumes at {s} …", s, "more") for s in others]
         if known.vnf.dns:
@@ -268,10 +275,10 @@ def _points(asked: Asked) -> Response:
         marks.append(
             Dated(at, "warn" if weak else "good", f"{id_}: {found.consistency}, {clock(at)}")
         )
-    return _part(asked, "points", name, points=listed[::-1], marks=marks)
+    return part(asked, "points", name, points=listed[::-1], marks=marks)
 
 
-def _part(asked: Asked, part: str, name: str, **values: Any) -> Response:
+def part(asked: Asked, part: str, name: str, **values: Any) -> Response:
     """A part of the page of a VNF; whole, where it is opened by itself."""
     fragment = f"fragments/{part}.html"
     if asked.is_fragment:
@@ -295,7 +302,7 @@ def _forecast(asked: Asked) -> Response:
     sites = [s for s in (known.sites if known else []) if s != active]
     foreseen = [forecasts.of_vnf(asked.deployment, name, site) for site in sites]
     kept = list(forecasts.history(asked.deployment, name))[:12]
-    return _part(asked, "forecast", name, foreseen=foreseen, kept=kept)
+    return part(asked, "forecast", name, foreseen=foreseen, kept=kept)
 
 
 def _topology(asked: Asked) -> Response:
@@ -303,9 +310,9 @@ def _topology(asked: Asked) -> Response:
     try:
         found: Look = (look if asked.form["live"] else remembered)(asked.deployment, name)
     except NotFound as error:
-        return _part(asked, "none", name, words=str(error))
+        return part(asked, "none", name, words=str(error))
     waves = found.status.vnf.boot_waves()
-    return _part(
+    return part(
         asked,
         "topology",
         name,
@@ -341,7 +348,7 @@ def _history(asked: Asked) -> Response:
     if known is not None:
         shown = figures_of(period.of_vnf(asked.deployment, name, MONTH_S).vnfs[0])
     forms = ["html", "csv", "json"] if asked.may("vnf:get", asked.project_of_vnf(name)) else []
-    return _part(asked, "history", name, charts=charts, figures=shown, forms=forms)
+    return part(asked, "history", name, charts=charts, figures=shown, forms=forms)
 
 
 def _number(row: RunRow, name: str) -> float | None:

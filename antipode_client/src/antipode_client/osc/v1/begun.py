@@ -86,13 +86,22 @@ class Run(command.ShowOne):
         needed = preview["preview"]["approvals_needed"]
         if needed:
             print(f"it begins when {needed} others have approved it", file=sys.stderr)
-        if not sys.stdin.isatty():
-            raise exceptions.CommandError(
-                f"not confirmed: stdin is no terminal; give --yes if the {self.of} {name} is meant"
-            )
-        print(f"Type the name of the {self.of} to begin: ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip() != name:
-            raise exceptions.CommandError("not confirmed; nothing was changed")
+        typed("VNF" if self.of == "vnf" else "plan", name)
+
+
+def typed(what: str, name: str) -> None:
+    """Have a person type a name.
+
+    Raises:
+        CommandError: it was not typed.
+    """
+    if not sys.stdin.isatty():
+        raise exceptions.CommandError(
+            f"not confirmed: stdin is no terminal; give --yes if the {what} {name} is meant"
+        )
+    print(f"Type the name of the {what} to begin: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != name:
+        raise exceptions.CommandError("not confirmed; nothing was changed")
 
 
 def ended(client: Any, run: str) -> Json:

@@ -304,3 +304,21 @@ class DnsSwitch(Run):
             "recovery_point": asked.recovery_point,
             "lost_vaults": asked.lost_vaults or None,
         }
+
+
+class PointDelete(Run):
+    """Delete a recovery point of a VNF, with the backups that only it needs"""
+
+    kind = "recovery-point-delete"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the point."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "recovery_point", metavar="<recovery-point>", help="Recovery point (ID)"
+        )
+        return parser
+
+    def body(self, asked: argparse.Namespace) -> Json:
+        """As the API takes it."""
+        return {"recovery_point": asked.recovery_point}

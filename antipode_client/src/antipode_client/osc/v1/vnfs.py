@@ -20,7 +20,7 @@ Json = dict[str, Any]
 Shown = tuple[Sequence[str], Sequence[Any]]
 
 
-def _from_file(path: Path) -> Json:
+def from_file(path: Path) -> Json:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -30,7 +30,7 @@ def _from_file(path: Path) -> Json:
     return found
 
 
-class _OfVnf:
+class OfVnf:
     """A command about one VNF."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ class VnfList(List):
         return client.pages("vnfs", limit=asked.limit)
 
 
-class VnfShow(_OfVnf, command.ShowOne):
+class VnfShow(OfVnf, command.ShowOne):
     """Show a VNF"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
@@ -71,7 +71,7 @@ class VnfShow(_OfVnf, command.ShowOne):
         return details(client_of(self).get("vnfs", parsed_args.vnf)["vnf"])
 
 
-class VnfSet(_OfVnf, command.ShowOne):
+class VnfSet(OfVnf, command.ShowOne):
     """Add a VNF by its file or replace its definition, or choose the policy of its protection"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ class VnfSet(_OfVnf, command.ShowOne):
         if parsed_args.policy is not None:
             body = {"policy": {"name": parsed_args.policy}}
             return details(client.put("vnfs", vnf, "policy", body=body)["vnf"])
-        given = _from_file(parsed_args.file)
+        given = from_file(parsed_args.file)
         if given.get("vnf", vnf) != vnf:
             raise exceptions.CommandError(
                 f"{parsed_args.file} is about VNF {given['vnf']}, and not about {vnf}"
@@ -97,7 +97,7 @@ class VnfSet(_OfVnf, command.ShowOne):
         return details(client.put("vnfs", vnf, "definition", body=body)["vnf"])
 
 
-class VnfDelete(_OfVnf, command.Command):
+class VnfDelete(OfVnf, command.Command):
     """Forget a VNF. Its recovery points, backups and servers stay"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ class VnfDelete(_OfVnf, command.Command):
         client_of(self).delete("vnfs", parsed_args.vnf)
 
 
-class DefinitionShow(_OfVnf, command.ShowOne):
+class DefinitionShow(OfVnf, command.ShowOne):
     """Show all of a VNF's definition"""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
@@ -114,7 +114,7 @@ class DefinitionShow(_OfVnf, command.ShowOne):
         return details(found["definition"])
 
 
-class ProtectionList(_OfVnf, List):
+class ProtectionList(OfVnf, List):
     """List the protections of a VNF with their schedules"""
 
     columns = ("option", "schedule", "next_at", "paused_at", "missed")
@@ -126,7 +126,7 @@ class ProtectionList(_OfVnf, List):
         return found
 
 
-class ProtectionSet(_OfVnf, command.Command):
+class ProtectionSet(OfVnf, command.Command):
     """Pause the schedule of a protection, or resume it"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -148,7 +148,7 @@ class ProtectionSet(_OfVnf, command.Command):
         client_of(self).put(*place, body={"schedule": given})
 
 
-class PointList(_OfVnf, List):
+class PointList(OfVnf, List):
     """List the newest recovery points of a VNF"""
 
     columns = ("id", "valid", "option", "consistency", "consistent_at", "site", "generation")
@@ -173,7 +173,7 @@ class PointList(_OfVnf, List):
         return points
 
 
-class PointShow(_OfVnf, command.ShowOne):
+class PointShow(OfVnf, command.ShowOne):
     """Show a recovery point"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -194,6 +194,55 @@ class PointShow(_OfVnf, command.ShowOne):
         return details(client_of(self).get(*place)["recovery_point"])
 
 
+class PointVerify(OfVnf, List):
+    """Verify a recovery point: its signature, its chains, and every object of its backups"""
+
+    columns = ("volume", "backup", "ok", "detail")
+    more = ("objects", "bytes")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the point."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "recovery_point",
+            metavar="<recovery-point>",
+            nargs="?",
+            default="newest",
+            help="Recovery point (ID; default: the newest)",
+        )
+        return parser
+
+    def items(self, client: Client, asked: argparse.Namespace) -> Iterable[Json]:
+        """The findings."""
+        place = "vnfs", asked.vnf, "recovery_points", asked.recovery_point, "findings"
+        found: list[Json] = client.get(*place)["findings"]
+        return found
+
+
+class Advise(OfVnf, List):
+    """Say which option fits a VNF and why, the best first"""
+
+    columns = ("option", "verdict", "in_use", "why")
+    more = ("calls_per_day", "stored_bytes_per_day")
+
+    def items(self, client: Client, asked: argparse.Namespace) -> Iterable[Json]:
+        """The options."""
+        found: list[Json] = client.get("vnfs", asked.vnf, "advice")["advice"]
+        return found
+
+
+class ForecastList(OfVnf, List):
+    """List what was forecast for drills and failovers of a VNF, and what they took"""
+
+    columns = ("made_at", "run", "site", "back_in_s", "took_s", "off_by_s")
+    more = ("kind", "error_s")
+
+    def items(self, client: Client, asked: argparse.Namespace) -> Iterable[Json]:
+        """The forecasts."""
+        found: list[Json] = client.get("vnfs", asked.vnf, "forecasts")["forecasts"]
+        return found
+
+
 class ReadinessList(List):
     """List whether VNFs could be recovered, as a service saw it last"""
 
@@ -212,7 +261,7 @@ class ReadinessList(List):
         return found
 
 
-class ForecastShow(_OfVnf, command.ShowOne):
+class ForecastShow(OfVnf, command.ShowOne):
     """Show what would be lost if the active site of a VNF died now, and when it would be back"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -227,7 +276,7 @@ class ForecastShow(_OfVnf, command.ShowOne):
         return details(found["forecast"])
 
 
-class HistoryShow(_OfVnf, command.ShowOne):
+class HistoryShow(OfVnf, command.ShowOne):
     """Show how a VNF was protected in a time that is over"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -291,7 +340,7 @@ class PolicySet(_OfPolicy, command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Shown:
         """Send it."""
-        body = {"policy": _from_file(parsed_args.file)}
+        body = {"policy": from_file(parsed_args.file)}
         return details(client_of(self).put("policies", parsed_args.policy, body=body)["policy"])
 
 

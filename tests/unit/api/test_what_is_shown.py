@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API shows beside runs and VNFs, and to whom: checks, forecasts of sites, vaults, events,
+plans, copies of data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.api.gate import Installation
+from antipode.errors import Busy
+from antipode.model.event import Event
+from antipode.operations import standing
+from tests.unit.api.conftest import Clients, Things, run_of
+
+PLAN = {"groups": [{"name": "first", "vnfs": ["hlr"]}], "to": "site-b"}
+
+
+def test_the_staffs_operator_has_the_sites_checked(clients: Clients, things: Things) -> None:
+    answer = clients.user("operator").post("/v1/site_checks")
+    checks = answer.json()["checks"]
+    assert {one["site"] for one in checks} >= {"site-a", "site-b"}
+    assert not all(one["ok"] for one in checks)
+    for user in ("observer", "demo", "tenant-operator"):
+        assert clients.user(user).post("/v1/site_checks").status_code == 403, user
+
+
+def test_a_tenant_sees_of_a_lost_site_its_own_vnfs(clients: Clients, things: Things) -> None:
+    seen = {}
+    for user in ("demo", "stranger", "observer"):
+        found = clients.user(user).get("/v1/sites/site-a/forecast").json()
+        seen[user] = {one["vnf"] for one in found["forecasts"]}
+        assert bool(found["all"]) == (user == "observer")
+    assert seen == {
+        "demo": {"hlr"},
+        "stranger": {"theirs"},
+        "observer": {"hlr", "theirs", "staffs"},
+    }
+    assert clients.user("demo").get("/v1/sites/site-z/forecast").status_code == 404
+
+
+def test_vaults_are_shown_to_the_staff(clients: Clients, things: Things) -> None:
+    observer = clients.user("observer")
+    [vault] = observer.get("/v1/vaults").json()["vaults"]
+    assert (vault["vnfs"], vault["trouble"]) == (0, None)
+    assert observer.get(f"/v1/vaults/{vault['name']}").json() == {"holdings": []}
+    assert observer.get("/v1/vaults/none").status_code == 404
+    assert observer.get("/v1/vault_disagreements").json() == {"disagreements": []}
+    assert clients.user("demo").get("/v1/vaults").status_code == 403
+
+
+def test_a_run_has_its_events_and_no_others(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    events = installation.deployment.events
+    for number, run in enumerate((things.mine, things.theirs, things.mine)):
+        data = {"run": run, "reason": "token=s3cret"}
+        event = Event(f"event-{number}", "dr.protect.end", "vnf/x", 2_000_000.0 + number, data)
+        assert events.note(event, ["pager"])
+    path = f"/v1/runs/{things.mine}/events"
+    found = clients.user("boss").get(path).json()["events"]
+    assert [one["id"] for one in found] == ["event-2", "event-0"]
+    assert found[0]["data"]["reason"] == "token=s3cret"
+    for user in ("demo", "operator"):
+        assert "s3cret" not in clients.user(user).get(path).text, user
+    every = clients.user("observer").get("/v1/events")
+    assert len(every.json()["events"]) == 3 and "s3cret" not in every.text
+    assert clients.user("demo").get("/v1/events").status_code == 403
+
+
+def test_a_plan_is_made_changed_and_removed_by_an_admin(clients: Clients, things: Things) -> None:
+    boss, path = clients.user("boss"), "/v1/plans/all-is-lost"
+    for wrong in ({}, {**PLAN, "to": "site-z"}, {**PLAN, "more": 1}):
+        assert boss.put(path, {"plan": wrong}).status_code == 400
+    first = boss.put(path, {"plan": PLAN})
+    assert first.status_code == 200, first.text
+    assert first.json()["plan"]["was"] == "added"
+    assert boss.put(path, {"plan": PLAN}).json()["plan"]["was"] == "replaced"
+    [listed] = boss.get("/v1/plans").json()["plans"]
+    assert (listed["plan"], listed["vnfs"], listed["damaged"]) == ("all-is-lost", 1, None)
+    assert clients.user("operator").ask("DELETE", path).status_code == 403
+    assert boss.ask("DELETE", path).status_code == 204
+    assert boss.get(path).status_code == 404
+
+
+def test_only_an_admin_of_the_staff_deletes_a_recovery_point(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    asked = {"run": {"kind": "recovery-point-delete", "recovery_point": "p-1", "confirm": "hlr"}}
+    for user in ("demo", "tenant-operator", "operator"):
+        assert clients.user(user).post("/v1/vnfs/hlr/runs", asked).status_code == 403, user
+    assert clients.user("boss").post("/v1/vnfs/hlr/runs", asked).status_code == 404
+    assert not installation.deployment.runs.open("hlr")
+
+
+@pytest.fixture
+def removed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What standing volumes were removed of."""
+    found: list[Any] = []
+
+    def remove(deployment: Any, vnf: str, site: str | None) -> dict[str, Any]:
+        found.append((vnf, site))
+        return {"vnf": vnf, "site": site or "site-b", "volumes": 2, "left": []}
+
+    monkeypatch.setattr(standing, "remove", remove)
+    return found
+
+
+def test_standing_volumes_are_removed_when_that_is_confirmed(
+    clients: Clients, things: Things, removed: list[Any]
+) -> None:
+    operator, path = clients.user("tenant-operator"), "/v1/vnfs/hlr/standing_volumes"
+    for query in ("", "?confirm=theirs", "?confirm="):
+        answer = operator.ask("DELETE", f"{path}{query}")
+        assert answer.json()["error"]["kind"] == "not-confirmed"
+    assert clients.user("demo").ask("DELETE", f"{path}?confirm=hlr").status_code == 403
+    assert removed == []
+    answer = operator.ask("DELETE", f"{path}?confirm=hlr&site=site-b")
+    assert answer.json()["removed"]["volumes"] == 2
+    assert removed == [("hlr", "site-b")]
+
+
+def test_a_run_that_uses_standing_volumes_keeps_them(
+    clients: Clients, things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> None:
+        raise Busy("failover-1 of hlr has not ended")
+
+    monkeypatch.setattr(standing, "remove", busy)
+    path = "/v1/vnfs/hlr/standing_volumes?confirm=hlr"
+    assert clients.user("operator").ask("DELETE", path).status_code == 409
+
+
+def test_the_service_that_does_not_run_is_shown_so(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    installation.deployment.runs.create(run_of("hlr", 5, state="queued", ended_at=None))
+    service = clients.user("observer").get("/v1/service").json()["service"]
+    assert (service["service"], service["queued"]) == ("not running", 1)
