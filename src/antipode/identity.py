@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,10 +43,18 @@ def current() -> str:
 
 
 def person(identity: str) -> str:
-    """The user of an identity, in small letters: one person may act on several hosts, and at
-    several sites.
+    """The user of an identity, by the one form of the name: one person may act on several hosts,
+    and at several sites.
     """
-    return identity.rpartition("@")[0].casefold()
+    return one_form(identity.rpartition("@")[0])
+
+
+def one_form(name: str) -> str:
+    """The name of a user in small letters, and in the form that Unicode has for all spellings of
+    the same characters (NFKC): composed or not, wide or narrow.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", folded).casefold()
 
 
 def _login() -> int | None:

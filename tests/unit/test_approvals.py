@@ -352,6 +352,14 @@ def test_the_person_is_the_user_that_has_logged_in(
     assert identity.person(identity.current()) == "root"
 
 
+@pytest.mark.parametrize(
+    "other", ["JOSÉ", "jose\u0301", "\uff4aosé", "Jos\u00c9", "JOSE\u0301", "\u2c7cosé"]
+)
+def test_a_name_that_is_spelled_otherwise_is_the_same_person(other: str) -> None:
+    assert identity.person(f"{other}@site-b") == identity.person("josé@ops-1")
+    assert identity.person("jose@site-b") != identity.person("josé@ops-1")
+
+
 def test_every_run_has_its_author(acting_as: As) -> None:
     acting_as("dora@ops-1")
     assert new_run(kind_of("protect"), "hlr", {}).author == "dora@ops-1"

@@ -14,8 +14,9 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer, Unobserved
-from antipode.errors import AntipodeError, TooManyRequests
+from antipode.errors import AntipodeError, InvalidInput, TooManyRequests
 from antipode.operations.abort import abort
+from antipode.operations.resume import resume
 from antipode.runs import kind_of
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
@@ -57,6 +58,21 @@ class Background:
                 f"{AT_ONCE} runs are being resumed or rolled back by this process; try again"
             )
         future.add_done_callback(_logged)
+
+    def resume(self, run: RunRow) -> None:
+        """Resume a run that failed, or whose process died.
+
+        Raises:
+            TooManyRequests: as for `begin`.
+            InvalidInput: it is queued, for a service, or cannot be resumed.
+            AntipodeError: it cannot begin.
+        """
+        if run.state == "queued":
+            raise InvalidInput(
+                f"{run.id} is queued: a service begins it when its turn comes, and there is nothing"
+                " to resume"
+            )
+        self.begin(resume, run.id)
 
     def abort(self, run: RunRow) -> None:
         """Have a run stop and be rolled back: by the process that has it, else by this one.

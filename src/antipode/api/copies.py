@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from antipode.api.changes import Confirmed
-from antipode.api.conventions import Moment, VnfName
+from antipode.api.conventions import Moment, VnfName, moment
 from antipode.api.gate import Asked, route
 from antipode.errors import NotConfirmed
 from antipode.model.base import NAME
@@ -154,7 +154,7 @@ def list_standing(asked: Asked, vnf: VnfName) -> StandingStatusList:
 def list_standing_volumes(asked: Asked, vnf: VnfName, site: AtSite = None) -> StandingVolumeList:
     """List the standing volumes of a VNF as a site shows them."""
     found = standing.volumes(asked.deployment, vnf, site)
-    return StandingVolumeList(standing_volumes=[StandingVolume.model_validate(f) for f in found])
+    return StandingVolumeList(standing_volumes=[_standing(one) for one in found])
 
 
 @route(ROUTES, "DELETE", "/vnfs/{vnf}/standing_volumes", "standing:delete", is_long=True)
@@ -233,6 +233,10 @@ def get_volume(
             warnings=seen.warnings,
         )
     )
+
+
+def _standing(found: Json) -> StandingVolume:
+    return StandingVolume(**{**found, "read_at": moment(found["read_at"])})
 
 
 def _copy(found: datastores.CopyStatus) -> CopyShown:

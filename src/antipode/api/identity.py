@@ -18,6 +18,7 @@ from typing import Any
 from antipode.cloud import credentials
 from antipode.config import Config
 from antipode.errors import AntipodeError, Forbidden, NotAuthenticated, SiteUnreachable
+from antipode.identity import one_form
 from antipode.model.serving import ApiConfig
 
 LOG = logging.getLogger(__name__)
@@ -61,9 +62,10 @@ class Caller:
     @property
     def identity(self) -> str:
         """`USER@SITE`, as runs, approvals and answers keep it. A user has one name at all sites,
-        whatever its case and domain: no one approves a run of an account of the same name.
+        whatever its case, its spelling in Unicode and its domain: no one approves a run of an
+        account of the same name.
         """
-        name = self.name.casefold()
+        name = one_form(self.name)
         if len(name) > LONGEST_NAME or not name.isprintable():
             digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:16]
             name = f"{name[: LONGEST_NAME - 17]}-{digest}"

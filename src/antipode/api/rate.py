@@ -73,26 +73,3 @@ class Long:
             yield
         finally:
             self._free.release()
-
-
-class KeyedLocks:
-    """A lock for each key, as long as somebody has it."""
-
-    def __init__(self) -> None:
-        self._locks: dict[str, tuple[threading.Lock, int]] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self, key: str) -> Iterator[None]:
-        """Have the lock of a key while the block runs."""
-        with self._lock:
-            lock, users = self._locks.get(key, (threading.Lock(), 0))
-            self._locks[key] = lock, users + 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                lock, users = self._locks.pop(key)
-                if users > 1:
-                    self._locks[key] = lock, users - 1

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
 from antipode import identity
 from antipode.api.gate import Asked, Installation
-from antipode.api.rate import KeyedLocks
 from antipode.errors import Busy, InvalidInput, KeyReused, QuotaExceeded
 from antipode.operations.submit import submit
 from antipode.screen import visible
+from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
 LONGEST_KEY = 255
-_of_projects = KeyedLocks()
 
 
 def key_of(asked: Asked, key: str | None) -> str | None:
@@ -77,40 +75,25 @@ def begun(
         QuotaExceeded: the project has as many open runs as it may.
         Busy: another run is in the way.
     """
-    deployment, project = asked.deployment, asked.project
+    deployment = asked.deployment
     row = request()
     run: str = row.id
     row.shown = [visible(line) for line in lines]
     row.request_key, row.request_digest = key, digest if key is not None else None
-    with room(asked.installation, project):
-        try:
-            submit(deployment, row)
-        except (Busy, IntegrityError):
-            if (before := made_before(asked, key, digest)) is not None:
-                return before.id
-            raise
+    try:
+        submit(deployment, row, room_of(asked.installation, asked.project))
+    except (Busy, IntegrityError, QuotaExceeded):
+        if (before := made_before(asked, key, digest)) is not None:
+            return before.id
+        raise
     return run
 
 
-@contextmanager
-def room(installation: Installation, project: str | None) -> Iterator[None]:
-    """Have no other request of a project begin a run while the block begins one.
-
-    Raises:
-        QuotaExceeded: the project has as many open runs as it may.
-    """
-    with _of_projects.one(project or ""):
-        _must_have_room(installation, project)
-        yield
-
-
-def _must_have_room(installation: Installation, project: str | None) -> None:
+def room_of(installation: Installation, project: str | None) -> Room | None:
+    """How many runs a project may have; None: as many as it likes."""
     there = installation.settings.projects.get(project) if project is not None else None
     most = there.quota.open_runs if there is not None else None
-    if project is None or most is None:
-        return
-    if installation.deployment.runs.count_unfinished(project) >= most:
-        raise QuotaExceeded(f"project {project} may have {most} open runs, and has them")
+    return None if project is None or most is None else Room(project, most)
 
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -32,8 +32,8 @@ from antipode.operations import approvals
 from antipode.operations.answer import answer, asked_below
 from antipode.operations.progress import outlook
 from antipode.operations.reports import Cleaner
-from antipode.operations.resume import must_be_confirmed, resume
-from antipode.operations.run_tree import under
+from antipode.operations.resume import must_be_confirmed
+from antipode.operations.run_tree import steps_with_parts, under
 from antipode.screen import visible
 from antipode.store.runs import AWAITING, NEVER_BEGUN, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
@@ -279,8 +279,8 @@ def list_parts(asked: Asked, request: Request, run: RunId) -> RunList:
     rows = [placed.run for placed in under(asked.deployment, asked.deployment.runs.get(run))]
     seen = asked.projects
     mine = [row for row in rows if seen is None or row.project in seen]
-    shown = [_of_list(asked, request, _listed_of(row)) for row in mine]
-    return RunList(runs=shown, runs_links=[])
+    shown = [_listed_of(row) for row in mine]
+    return RunList(runs=_of_lists(asked, request, shown), runs_links=[])
 
 
 @route(ROUTES, "GET", "/runs/{run}/questions", "run:get")
@@ -353,7 +353,7 @@ def resume_run(
             " its other site now"
         )
     try:
-        asked.installation.background.begin(resume, run)
+        asked.installation.background.resume(row)
     except InvalidInput as error:
         raise _conflict(asked, run, error) from error
     response.headers["Location"] = href(request, "runs", run)
@@ -415,7 +415,7 @@ def _listed(
     except NotFound as error:
         raise InvalidInput(f"marker {marker} is none of these runs") from error
     shown, more = page(request, found, limit, lambda listed: listed.run.id)
-    return RunList(runs=[_of_list(asked, request, one) for one in shown], runs_links=more)
+    return RunList(runs=_of_lists(asked, request, shown), runs_links=more)
 
 
 def _listed_of(row: RunRow) -> ListedRun:
@@ -426,7 +426,12 @@ def _state(asked: Asked, row: RunRow) -> str:
     return state_of(row, asked.deployment).replace(" ", "_")
 
 
-def _of_list(asked: Asked, request: Request, listed: ListedRun) -> RunOfList:
+def _of_lists(asked: Asked, request: Request, found: Sequence[ListedRun]) -> list[RunOfList]:
+    reasons = _reasons(asked, [one.run for one in found])
+    return [_of_list(asked, request, one, reasons[one.run.id]) for one in found]
+
+
+def _of_list(asked: Asked, request: Request, listed: ListedRun, reason: str | None) -> RunOfList:
     row = listed.run
     is_plan = row.vnf != name_of(row)
     return RunOfList(
@@ -436,7 +441,7 @@ def _of_list(asked: Asked, request: Request, listed: ListedRun) -> RunOfList:
         plan=name_of(row) if is_plan else None,
         project=row.project,
         state=_state(asked, row),
-        reason=_reason(asked, row, []),
+        reason=reason,
         author=row.author,
         started_at=moment(row.started_at) or "",
         ended_at=moment(row.ended_at),
@@ -450,12 +455,10 @@ def _one(asked: Asked, request: Request, run: str) -> OneRun:
     now = time.time()
     seen = outlook(asked.deployment.runs, run, now)
     row, estimate = seen.run, seen.estimate
-    of_list = _of_list(asked, request, _listed_of(row)).model_dump()
-    if of_list["reason"]:
-        of_list["reason"] = _reason(asked, row, asked.deployment.runs.parts([row]))
+    [of_list] = _of_lists(asked, request, [_listed_of(row)])
     return OneRun(
         run=RunShown(
-            **of_list,
+            **of_list.model_dump(),
             result=row.result or {},
             abort_requested_at=moment(row.abort_requested_at),
             approvals_needed=row.approvals_needed,
@@ -474,17 +477,18 @@ def _may_read_all(asked: Asked) -> bool:
     return asked.allows("vnf:definition")
 
 
-def _reason(asked: Asked, row: RunRow, parts: Iterable[RunRow]) -> str | None:
-    """Why a run has failed, without words that the caller may not read.
-
-    Args:
-        parts: whose errors may be in it, too.
+def _reasons(asked: Asked, rows: Sequence[RunRow]) -> dict[str, str | None]:
+    """Why runs have failed, by their ids, without words that the caller may not read. A run says
+    what its parts have said, and so these are looked at, too.
     """
-    if not row.reason or row.state in NEVER_BEGUN or _may_read_all(asked):
-        return row.reason
-    runs = asked.deployment.runs
-    steps = [step for one in (row, *parts) for step in runs.steps(one.id)]
-    return Cleaner(steps).without(row.reason)
+    found = {row.id: row.reason or None for row in rows}
+    speak = [row.id for row in rows if row.reason and row.state not in NEVER_BEGUN]
+    if not speak or _may_read_all(asked):
+        return found
+    steps = steps_with_parts(asked.deployment.runs, speak)
+    for run in speak:
+        found[run] = Cleaner(steps[run]).without(found[run] or "")
+    return found
 
 
 def _step(step: StepRow, clean: Cleaner | None) -> Step:

@@ -45,6 +45,7 @@ from antipode.errors import (
     SiteUnreachable,
     Unexpected,
 )
+from antipode.store.runs import Room
 
 LOG = logging.getLogger(__name__)
 ROOT = "/console"
@@ -168,9 +169,9 @@ class Asked:
         except NotFound:
             return None
 
-    def room(self, project: str | None) -> AbstractContextManager[None]:
-        """The quota of a project, while a run of it is begun; as for requests to the API."""
-        return run_requests.room(self.console.installation, project)
+    def room(self, project: str | None) -> Room | None:
+        """The quota of a project, for a run of it; as for requests to the API."""
+        return run_requests.room_of(self.console.installation, project)
 
     def page_of(self, run: str) -> Response:
         """The page of a run that was begun."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PART_OF = "part_of"
+_ID = re.compile(r"[a-z][a-z-]*-\d{8}T\d{6}Z-[0-9a-f]{6}")
 """In the request of a run that is a part of another: that one; see `parts`."""
 WAITING = "waiting for input"
 """The state of a run whose runbook has asked something; in the database it is running."""
@@ -50,6 +52,11 @@ def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
         author=identity.current(),
         approvals_needed=0,
     )
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is the id of a run, as `new_run` gives them."""
+    return _ID.fullmatch(text) is not None
 
 
 def _new_name() -> str:

@@ -31,7 +31,7 @@ from antipode.model.vnf import Vnf
 from antipode.runs import kind_of
 from antipode.service.queue import announce
 from antipode.store import database
-from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
+from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN, Room
 from antipode.store.tables import ApprovalRow, RunRow
 from antipode.vault import Vault, points
 
@@ -82,12 +82,12 @@ def definition_of(deployment: Deployment, vaults: Vault, vnf: str) -> Vnf | None
     return None if newest is None else newest.vnf
 
 
-def ask(deployment: Deployment, row: RunRow) -> Json:
+def ask(deployment: Deployment, row: RunRow, room: Room | None = None) -> Json:
     """Keep a new run that awaits approval; a record of it. It is in the way of no other run."""
     row.approvals_needed = needed(deployment, row)
     row.approve_before = database.now(deployment.database) + deployment.config.approve_within
     run = row.id
-    deployment.approvals.ask(row)
+    deployment.approvals.ask(row, room)
     return record(deployment, deployment.runs.get(run))
 
 

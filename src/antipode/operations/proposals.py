@@ -42,6 +42,7 @@ from antipode.runs.failover_checks import Accepted
 from antipode.runs.failover_fence import FenceFirst
 from antipode.runs.runbook import in_words
 from antipode.screen import moment, visible
+from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
@@ -374,15 +375,17 @@ def propose(deployment: Deployment, how: Propose, subject: str, wish: Wish) -> P
     return Proposal(**{**found.__dict__, "approvals_needed": needed})
 
 
-def begin(deployment: Deployment, proposal: Proposal, typed: str) -> Json:
+def begin(deployment: Deployment, proposal: Proposal, typed: str, room: Room | None = None) -> Json:
     """Begin a change that was confirmed, by a service, or ask for its approval; a record of it.
 
     Args:
         typed: what the operator has typed to confirm it.
+        room: how many runs the project of the VNF may have.
 
     Raises:
         NotConfirmed: that is not the name of the VNF or plan; nothing was changed.
         Busy: another run of the VNF is under way.
+        QuotaExceeded: the project has as many runs as it may.
     """
     if typed.strip() != proposal.subject:
         raise NotConfirmed(
@@ -392,7 +395,7 @@ def begin(deployment: Deployment, proposal: Proposal, typed: str) -> Json:
     row = proposal.request()
     row.approvals_needed = max(row.approvals_needed, _approvals_now(deployment, row))
     row.shown = [visible(line) for line in proposal.lines]
-    return submit(deployment, row)
+    return submit(deployment, row, room)
 
 
 def _approvals_now(deployment: Deployment, row: RunRow) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.run import part_of
-from antipode.store.tables import RunRow
+from antipode.engine.run import is_id, part_of
+from antipode.store.runs import Runs
+from antipode.store.tables import RunRow, StepRow
 
 
 class Placed(NamedTuple):
@@ -41,6 +42,27 @@ def under(deployment: Deployment, run: RunRow) -> list[Placed]:
     while level := deployment.runs.parts(level):
         found += level
     return list(ordered(found))[1:]
+
+
+def steps_with_parts(runs: Runs, wanted: Sequence[str]) -> dict[str, list[StepRow]]:
+    """The steps of each of these runs, with those of its parts, and of the parts of these. A run
+    has a step whose resource is the part.
+    """
+    found = {run: list[StepRow]() for run in wanted}
+    seen = {run: {run} for run in wanted}
+    level = {run: {run} for run in wanted}
+    while level:
+        every = runs.steps_of(sorted(set().union(*level.values())))
+        below: dict[str, set[str]] = {}
+        for whole, there in level.items():
+            steps = [step for run in there for step in every.get(run, ())]
+            found[whole] += steps
+            parts = {step.resource for step in steps if is_id(step.resource)} - seen[whole]
+            seen[whole] |= parts
+            if parts:
+                below[whole] = parts
+        level = below
+    return found
 
 
 def _under(row: RunRow, below: dict[str, list[RunRow]], depth: int) -> Iterator[Placed]:

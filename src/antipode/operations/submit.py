@@ -10,24 +10,29 @@ from antipode.engine.deployment import Deployment
 from antipode.operations import approvals
 from antipode.service.daemon import status_of
 from antipode.service.queue import enqueue
+from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
 
 
-def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
+def submit(deployment: Deployment, run: RunRow, room: Room | None = None) -> dict[str, Any]:
     """Keep a new run as queued, or as one that awaits approval; its record. A service of this host,
     or of any that share the board, carries it out.
 
+    Args:
+        room: how many its project may have.
+
     Raises:
         Busy: another run of the VNF is queued or under way.
+        QuotaExceeded: its project has as many runs as it may.
     """
     run_id = run.id
     record: dict[str, Any] = {"run": run_id, "vnf": run.vnf, "state": "queued"}
     if approvals.needed(deployment, run):
-        record = approvals.ask(deployment, run)
+        record = approvals.ask(deployment, run, room)
     else:
-        enqueue(deployment, run)
+        enqueue(deployment, run, room)
     if deployment.config.jobboard is None and not _is_served(deployment):
         LOG.warning(
             "run %s is queued, but no service runs on this host to execute it; start one: antipode "

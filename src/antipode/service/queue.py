@@ -8,19 +8,21 @@ import logging
 from antipode.claims.board import BoardUnreachable
 from antipode.claims.board_claims import BoardClaims
 from antipode.engine.deployment import Deployment
+from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
 
 
-def enqueue(deployment: Deployment, run: RunRow) -> None:
+def enqueue(deployment: Deployment, run: RunRow, room: Room | None = None) -> None:
     """Keep a new run as queued, and announce it.
 
     Raises:
         Busy: another run of the VNF is queued or under way.
+        QuotaExceeded: its project has as many runs as it may.
     """
     name, run.state = run.id, "queued"
-    deployment.runs.create(run)
+    deployment.runs.create(run, room)
     announce(deployment, name)
 
 

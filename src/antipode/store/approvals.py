@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from antipode.errors import Busy, InvalidInput
 from antipode.store.database import now
-from antipode.store.runs import AWAITING, NEVER_BEGUN, slot_of
+from antipode.store.runs import AWAITING, NEVER_BEGUN, Room, add_within, slot_of
 from antipode.store.tables import ApprovalRow, RunRow
 
 
@@ -19,11 +19,15 @@ class Approvals:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def ask(self, run: RunRow) -> None:
-        """Keep a new run that no process may claim before it is approved. It takes no slot."""
+    def ask(self, run: RunRow, room: Room | None = None) -> None:
+        """Keep a new run that no process may claim before it is approved. It takes no slot.
+
+        Raises:
+            QuotaExceeded: its project has as many runs as it may.
+        """
         run.state, run.slot = AWAITING, None
         with Session(self._engine) as session, session.begin():
-            session.add(run)
+            add_within(session, run, room)
 
     def awaiting(self) -> list[RunRow]:
         """The runs that await approval, the oldest first."""

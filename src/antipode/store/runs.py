@@ -29,9 +29,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
 
 from antipode import clock
-from antipode.errors import Busy, ClaimLost, NotFound
+from antipode.errors import Busy, ClaimLost, NotFound, QuotaExceeded
 from antipode.store.rows import changing
-from antipode.store.tables import ApprovalRow, ForecastRow, QuestionRow, RunRow, StepRow
+from antipode.store.tables import (
+    ApprovalRow,
+    ForecastRow,
+    QuestionRow,
+    RunRow,
+    StepRow,
+    VnfRow,
+)
 
 OPEN = ("queued", "running")
 AWAITING = "awaiting"
@@ -85,20 +92,31 @@ class ListedRun(NamedTuple):
     recovery_point: str | None
 
 
+class Room(NamedTuple):
+    """How many unfinished runs a project may have."""
+
+    project: str
+    most: int
+
+
 class Runs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, run: RunRow) -> None:
+    def create(self, run: RunRow, room: Room | None = None) -> None:
         """Store a new run.
+
+        Args:
+            room: how many its project may have.
 
         Raises:
             Busy: another run has its slot.
+            QuotaExceeded: its project has as many runs as it may.
         """
         slot = run.slot
         try:
             with Session(self._engine) as session, session.begin():
-                session.add(run)
+                add_within(session, run, room)
         except IntegrityError as error:
             raise self._busy(slot) from error
 
@@ -374,10 +392,8 @@ class Runs:
 
     def count_unfinished(self, project: str) -> int:
         """How many runs of a project are queued, running or await approval."""
-        states = (*OPEN, AWAITING)
-        counted = select(func.count()).where(RunRow.project == project, RunRow.state.in_(states))
         with Session(self._engine) as session:
-            return session.scalar(counted) or 0
+            return session.scalar(_unfinished(project)) or 0
 
     def of_request(self, key: str) -> RunRow | None:
         """The run that was made for a request to the API."""
@@ -653,6 +669,34 @@ class Runs:
             if other
             else f"another run has {slot} already"
         )
+
+
+def add_within(session: Session, run: RunRow, room: Room | None) -> None:
+    """Add a new run. Of processes that do so for one project at once, each counts those before.
+
+    Args:
+        room: how many the project may have; None: as many as it likes.
+
+    Raises:
+        QuotaExceeded: it has them; the transaction must be rolled back.
+    """
+    if room is None:
+        session.add(run)
+        return
+    # one row that all of them lock, before anything else is read: a transaction of MariaDB sees
+    # what was there at its first look. SQLite has one writer at a time from the insert on
+    of_project = select(VnfRow.name).where(VnfRow.project == room.project).order_by(VnfRow.name)
+    session.execute(of_project.limit(1).with_for_update())
+    session.add(run)
+    session.flush()
+    if (session.scalar(_unfinished(room.project)) or 0) > room.most:
+        raise QuotaExceeded(f"project {room.project} may have {room.most} open runs, and has them")
+
+
+def _unfinished(project: str) -> Select[int]:
+    """How many runs of a project are queued, running or await approval."""
+    states = (*OPEN, AWAITING)
+    return select(func.count()).where(RunRow.project == project, RunRow.state.in_(states))
 
 
 def _values(step: StepRow) -> dict[str, Any]:

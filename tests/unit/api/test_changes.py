@@ -85,9 +85,9 @@ def test_a_request_whose_process_died_is_repeated_with_its_key(
     """Killed just before the run is kept, or just after it."""
     real = submit
 
-    def dies(deployment: Any, row: Any) -> None:
+    def dies(*given: Any) -> None:
         if is_kept:
-            real(deployment, row)
+            real(*given)
         raise RuntimeError("killed")
 
     client = clients.user("demo")
@@ -218,6 +218,17 @@ def test_a_run_that_is_over_is_not_aborted(clients: Clients, things: Things) -> 
     assert (answer.status_code, answer.json()["error"]["state"]) == (409, "succeeded")
     answer = clients.user("demo").post(f"/v1/runs/{things.mine}/resume", {})
     assert (answer.status_code, answer.json()["error"]["state"]) == (409, "succeeded")
+
+
+def test_a_queued_run_is_left_to_a_service(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    row = run_of("hlr", 4, state="queued", ended_at=None)
+    run = row.id
+    installation.deployment.runs.create(row)
+    answer = clients.user("demo").post(f"/v1/runs/{run}/resume", {})
+    assert (answer.status_code, answer.json()["error"]["state"]) == (409, "queued")
+    assert installation.deployment.runs.get(run).state == "queued"
 
 
 def test_a_member_does_not_abort_a_failover(

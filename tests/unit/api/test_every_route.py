@@ -142,6 +142,36 @@ def test_what_commands_say_is_read_by_those_that_may_read_the_commands(
             assert "failed" in answer.text and "s3cret" not in answer.text, f"{user}: {path}"
 
 
+def test_what_a_part_has_said_is_in_no_list_either(
+    clients: Clients, installation: Installation, things: Things
+) -> None:
+    """A plan fails by a drill, and that by a command: each repeats what it was given."""
+    runs = installation.deployment.runs
+    ids = [f"{kind}-20261130T180000Z-00000{n}" for n, kind in enumerate(("migrate", "drill", "x"))]
+    said = "/bin/check ended with exit code 1: token=s3cret"
+    for number, (run, below) in enumerate(zip(ids, [*ids[1:], "x"], strict=True)):
+        values = {"state": "failed", "reason": f"failed: {said}", "claim": 1}
+        runs.create(run_of("hlr", 10 + number, id=run, kind="drill", **values))
+        is_last = number == len(ids) - 1
+        step = StepRow(
+            id=f"step-{number}",
+            run=run,
+            number="1",
+            name=RunbookSteps.DO.words if is_last else "do a part",
+            resource=below,
+            state="failed",
+            started_at=1.0,
+            ended_at=2.0,
+            result={"output": "token=s3cret", "error": said} if is_last else {},
+        )
+        runs.keep(run, 1, [step])
+    for path in ("/v1/runs", "/v1/vnfs/hlr/runs", f"/v1/runs/{ids[0]}"):
+        assert "s3cret" in clients.user("boss").get(path).text, path
+        for user in ("tenant-observer", "operator"):
+            answer = clients.user(user).get(path)
+            assert "failed: " in answer.text and "s3cret" not in answer.text, f"{user}: {path}"
+
+
 @pytest.fixture
 def loose(tmp_path: Path, settings: dict[str, Any]) -> None:
     """A policy file that allows all to everybody."""

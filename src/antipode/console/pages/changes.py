@@ -320,8 +320,8 @@ def _begun(asked: Asked, verb: str, subject: str, path: str) -> Response:
             path, "The plan was shown too long ago, or elsewhere. Here it is again.", "warn"
         )
     try:
-        with asked.room(project):
-            record = proposals.begin(asked.deployment, proposal, asked.form["typed"])
+        room = asked.room(project)
+        record = proposals.begin(asked.deployment, proposal, asked.form["typed"], room)
     except AntipodeError as error:
         return asked.back_to(path, str(error), "bad")
     asked.session.proposals.pop(asked.form["proposal"], None)

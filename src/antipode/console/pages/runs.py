@@ -168,7 +168,7 @@ def _resume(asked: Asked) -> Response:
         raise Busy(f"run {row.id} is {seen.state}: a process has it")
     if seen.must_be_confirmed and asked.form["confirmed"] != "yes":
         raise NotConfirmed(f"say that {seen.subject} does not run at its other site now")
-    asked.console.installation.background.begin(resume.resume, row.id)
+    asked.console.installation.background.resume(row)
     return asked.page_of(row.id)
 
 

@@ -123,8 +123,8 @@ def _asked_for(asked: Asked, name: str, verb: str) -> str:
     """Queue a run that needs no confirmation; its id."""
     asked.must_run(verb, asked.project_of_vnf(name))
     run = AT_ONCE[verb](asked.deployment, name)
-    with asked.room(asked.project_of_vnf(name)):
-        return str(submit(asked.deployment, run)["run"])
+    room = asked.room(asked.project_of_vnf(name))
+    return str(submit(asked.deployment, run, room)["run"])
 
 
 def _begin(verb: str) -> Callable[[Asked], Response]:
