@@ -176,12 +176,21 @@ def layers(chain: Sequence[Index]) -> list[Piece]:
     Raises:
         Damaged: they are no chain of one volume.
     """
-    if problem := _chain_problem(chain):
-        raise Damaged(problem)
+    see_chain(chain)
     found: list[Piece] = []
     for layer in range(len(chain) - 1, -1, -1):
         found = list(_below(found, _pieces(chain[layer], layer)))
     return list(_below(found, [Piece(0, chain[0].size, 0, None)]))
+
+
+def see_chain(chain: Sequence[Index]) -> None:
+    """See that indexes, base first, are a chain of one volume.
+
+    Raises:
+        Damaged: they are not.
+    """
+    if problem := _chain_problem(chain):
+        raise Damaged(problem)
 
 
 def check_pack(data: bytes, pack: Pack) -> bytes:
@@ -241,8 +250,7 @@ def read_chain(
         if len(chain) > LONGEST_CHAIN:
             raise Damaged(f"the chain of {prefix} has more than {LONGEST_CHAIN} deltas")
         wanted = None if index.base is None else (index.base.prefix, index.base.sha256)
-    if problem := _chain_problem(chain):
-        raise Damaged(problem)
+    see_chain(chain)
     return chain, prefixes
 
 

@@ -57,6 +57,20 @@ class MoverConfig(Model):
     """
 
 
+class ChangesConfig(Model):
+    """A pool of Ceph whose changes this host can read, for change streams of its volumes."""
+
+    host: Annotated[str, Field(pattern=r"^[^@\s]+@[^#\s]+#\S+$")]
+    """the back end of Cinder with the volumes of this pool, as `HOST@BACKEND#POOL`"""
+    pool: Annotated[str, Field(pattern=r"^[^/@\s-][^/@\s]*$")] = "volumes"
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
+        default_factory=lambda: ["rbd"]
+    )
+    """the command, with the options that choose the cluster and the user"""
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    """how long the command may say nothing, in seconds"""
+
+
 class SiteConfig(Model):
     cloud: Cloud
     projects: dict[Name, Cloud] = Field(default_factory=dict)
@@ -65,6 +79,8 @@ class SiteConfig(Model):
     """the backup store that the site's cinder-backup writes to"""
     mover: MoverConfig | None = None
     """None: this host attaches no volumes there"""
+    changes: list[ChangesConfig] = Field(default_factory=list)
+    """the pools whose changes this host can read"""
 
 
 class SwiftVault(Model):

@@ -168,6 +168,20 @@ def test_a_snapshot_of_a_volume_in_use_leaves_it_as_it_was(
     assert snapshot["id"] in [s["id"] for s in site.volumes.snapshots()]
 
 
+def test_metadata_of_a_snapshot_are_merged_and_say_nothing_of_the_volume(
+    site: Site, things: Things
+) -> None:
+    volume = things.volume()
+    snapshot = things.snapshot(volume["id"], **{"antipode:key": "k"})
+    site.volumes.merge_snapshot_metadata(snapshot["id"], {"antipode:tracked": "hlr"})
+    [shown] = [s for s in site.volumes.snapshots() if s["id"] == snapshot["id"]]
+    assert shown["metadata"] == {"antipode:key": "k", "antipode:tracked": "hlr"}
+    found = site.volumes.volume(volume["id"])
+    assert found is not None and "antipode:tracked" not in found["metadata"]
+    refusal = refused(lambda: site.volumes.merge_snapshot_metadata(NOBODY, {"a": "b"}))
+    assert refusal.status == 404
+
+
 def test_a_snapshot_is_of_a_volume_that_exists(site: Site) -> None:
     assert refused(lambda: site.volumes.create_snapshot(NOBODY, "never", {}, 60)).status == 404
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -28,6 +28,7 @@ from antipode.cloud.transport import Login, Wire, answering
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.cloud.zones import Zones
+from antipode.config import ChangesConfig
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model.datastore import StorageAt
 
@@ -67,6 +68,10 @@ class Site:
         """the name of its project in antipode's configuration, where it is not the site's own"""
         self.storages: Mapping[str, StorageAt] = {}
         """those at this site that replicate by themselves, by name"""
+        self.changes: Sequence[ChangesConfig] = ()
+        """the pools at this site whose changes this host can read"""
+        self.attaches = False
+        """whether this host can write volumes there by itself"""
         self._connection: Any = None
         self._login: Login | None = None
         self._lock = threading.Lock()

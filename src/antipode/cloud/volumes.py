@@ -143,6 +143,12 @@ class Volumes:
         )
         return str(made["id"])
 
+    def merge_snapshot_metadata(self, snapshot_id: str, metadata: Mapping[str, str]) -> None:
+        """Set these keys of a snapshot's metadata, and leave the others (`POST
+        /snapshots/ID/metadata`).
+        """
+        self._api.post(f"/snapshots/{snapshot_id}/metadata", {"metadata": dict(metadata)})
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         self._api.delete(f"/snapshots/{snapshot_id}")
 

@@ -137,6 +137,8 @@ class Deployment:
         def connect() -> Site:
             site = cloud_site.connect(name, cloud)
             site.storages, site.project = self.storages_at(name), project
+            settings = self.config.site(name)
+            site.changes, site.attaches = settings.changes, settings.mover is not None
             return site
 
         return self._connected(self._sites, f"{name} {project or ''}".rstrip(), connect)

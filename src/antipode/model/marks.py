@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 PREFIX = "antipode:"
 RUN = "antipode:run"
 KEY = "antipode:key"
+TRACKED = "antipode:tracked"
+"""of a snapshot that outlives its run, as a change stream begins at it: the VNF"""
 BLANK = "antipode:blank"
 """of a volume: nothing has been restored into it yet"""
 VOLUME = "antipode:volume"

@@ -24,12 +24,15 @@ from antipode.model.source import (
     BackupChain,
     BackupRecord,
     BaseImage,
+    ChangeStream,
     Copy,
+    Delta,
     Image,
     ReplicatedHead,
     ReplicatedState,
     VolumeSource,
     backup_chain,
+    deltas_of,
     image_copies,
     of_a_year_to_reckon_with,
 )
@@ -106,8 +109,10 @@ class RecoveryPoint(Model):
             captured = copied.of if isinstance(copied, Copy) else volume
             if isinstance(source, Image | BaseImage) and volume not in root_disks:
                 raise ValueError(f"volume {volume} has an image as its source")
-            if backup_chain(source) and volume in root_disks:
+            if (backup_chain(source) or deltas_of(source)) and volume in root_disks:
                 raise ValueError(f"root disk {volume} has backups as its source")
+            if isinstance(source, ChangeStream) and source.volume_id != captured:
+                raise ValueError(f"a change stream of volume {source.volume_id} is not of {volume}")
             for record in backup_chain(source):
                 if record.volume_id != captured:
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
@@ -191,6 +196,17 @@ class RecoveryPoint(Model):
         return {r.id: r for source in self.sources.values() for r in backup_chain(source)}
 
     @property
+    def deltas(self) -> dict[str, Delta]:
+        """Every delta of a change stream that it rests on, by id."""
+        return {d.id: d for source in self.sources.values() for d in deltas_of(source)}
+
+    @property
+    def tracked(self) -> set[str]:
+        """The ids of the snapshots that its change streams go up to."""
+        chains = [deltas_of(source) for source in self.sources.values()]
+        return {deltas[-1].snapshot_id for deltas in chains if deltas}
+
+    @property
     def rebuilds(self) -> bool:
         """Whether a root disk is made again from an image that is none of ours."""
         return any(isinstance(source, BaseImage) for source in self.sources.values())
@@ -239,8 +255,9 @@ class RecoveryPoint(Model):
         }
 
     def needed_ids(self) -> set[str]:
-        """The ids of all backups, images, snapshots and keys that it rests on."""
-        return {*self.backups, *self.images, *self.states, *self.keys}
+        """The ids of all backups, deltas, images, snapshots and keys that it rests on."""
+        made = {*self.backups, *self.deltas, *self.images, *self.states, *self.keys}
+        return made | set(self.tracked)
 
     @property
     def incremental(self) -> bool:

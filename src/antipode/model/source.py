@@ -183,6 +183,59 @@ class BackupChain(VolumeSource):
         return self.last.incremental
 
 
+class Delta(Model):
+    """One delta of a change stream (docs/change-stream.md)."""
+
+    id: str
+    run: str
+    """which made it"""
+    container: str
+    prefix: str
+    """of the names of its objects"""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """of its index"""
+    stored: StoredObjects
+    state: str
+    """the snapshot that it goes up to, as the storage names it"""
+    snapshot_id: str
+    """the same in the Cinder that made it"""
+    made_at: CinderTime
+
+
+@source_kind
+class ChangeStream(VolumeSource):
+    """What the storage says of a volume's changes: a delta of all of it, and those after it;
+    the last one is restored.
+    """
+
+    kind: str = "change-stream"
+    volume_id: str
+    """the captured volume"""
+    gib: Annotated[int, Field(ge=1)]
+    deltas: Annotated[list[Delta], Field(min_length=1, max_length=1000)]
+    """base first"""
+
+    @property
+    def last(self) -> Delta:
+        return self.deltas[-1]
+
+    @property
+    def reference(self) -> str:
+        return self.last.id
+
+    @property
+    def size_gib(self) -> int:
+        return self.gib
+
+    @property
+    def new_bytes(self) -> int | None:
+        return self.last.stored.bytes
+
+    @property
+    def incremental(self) -> bool:
+        return len(self.deltas) > 1
+
+
 @source_kind
 class Image(VolumeSource):
     """The root disk of a server that boots from an image: an image in Glance, with the same bytes
@@ -323,3 +376,8 @@ def chain_problem(backups: Sequence[BackupRecord]) -> str | None:
 def backup_chain(source: VolumeSource) -> Sequence[BackupRecord]:
     """The backups that a source consists of, base first; none for another kind of source."""
     return source.backups if isinstance(source, BackupChain) else ()
+
+
+def deltas_of(source: VolumeSource) -> Sequence[Delta]:
+    """The deltas that a source consists of, base first; none for another kind of source."""
+    return source.deltas if isinstance(source, ChangeStream) else ()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from antipode.model.base import Model
-from antipode.model.source import BackupRecord
+from antipode.model.source import BackupRecord, Delta
 
 
 class VolumeJob(Model):
@@ -15,15 +17,29 @@ class VolumeJob(Model):
     volume: str
     claim: str
     """ours in the volume's metadata: while another stands there, nothing is written"""
-    chain: list[BackupRecord]
+    chain: list[BackupRecord] = Field(default_factory=list)
     """base first; the last is that which the volume is to hold"""
+    deltas: list[Delta] = Field(default_factory=list)
+    """those of a change stream, in the place of backups"""
     holds: BackupRecord | None = None
     """that which it holds; None: that is read from the volume"""
+    holds_delta: str | None = None
+    """the same of a change stream"""
     reads: bool = False
     """whether the volume is read even so, to see that it holds that"""
     is_new: bool = False
     run: str = ""
     """that which has made the volume for itself; empty: it stands, and none may have it"""
+
+    @property
+    def wanted(self) -> str:
+        """The id of the backup or delta that the volume is to hold."""
+        return self.deltas[-1].id if self.deltas else self.chain[-1].id
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of the volume is read."""
+        return self.reads or (self.holds is None and self.holds_delta is None)
 
 
 class Access(Model):

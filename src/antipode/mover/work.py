@@ -22,6 +22,7 @@ from antipode.mover.budget import Budget
 from antipode.mover.chain import read_chain, sums_of_backup
 from antipode.mover.job import Job, Outcome, VolumeJob
 from antipode.mover.move import Moved, Wish, survey, write
+from antipode.mover.stream import Known, move_to_delta, read_stream
 from antipode.mover.sums import Streamed, Sums
 from antipode.mover.target import Attached, Target
 
@@ -84,6 +85,8 @@ def carry(
 
 def _bring(wanted: VolumeJob, hands: _Hands, attached: Attached) -> tuple[Moved, int]:
     """Bring one volume to its backup; and how many blocks held what was not known."""
+    if wanted.deltas:
+        return _bring_to_delta(wanted, hands, attached)
     # whole, before anything is written
     chain = read_chain(wanted.chain, hands.store, hands.folder)
     may_write = _asker(wanted, hands.site, hands.stop)
@@ -94,6 +97,17 @@ def _bring(wanted: VolumeJob, hands: _Hands, attached: Attached) -> tuple[Moved,
         may_write()
         found = survey(Wish(chain, holds, is_new=wanted.is_new, reads=wanted.reads), target)
         return write(found, target, hands.store, may_write, hands.budget), found.foreign
+
+
+def _bring_to_delta(wanted: VolumeJob, hands: _Hands, attached: Attached) -> tuple[Moved, int]:
+    """The same for a change stream."""
+    stream = read_stream(wanted.deltas, hands.store)
+    known = Known(wanted.holds_delta, wanted.reads, wanted.is_new)
+    may_write = _asker(wanted, hands.site, hands.stop)
+    may_write()
+    with attached(wanted.volume) as target:
+        may_write()
+        return move_to_delta(stream, target, hands.store, known, may_write, hands.budget)
 
 
 def _known(record: BackupRecord | None, hands: _Hands) -> Sums | None:

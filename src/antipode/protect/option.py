@@ -27,6 +27,7 @@ from antipode.registry import Registry
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
+    from antipode.model.point import RecoveryPoint
 
 
 class FreezeLedger(Protocol):
@@ -91,6 +92,10 @@ class Protecting:
     """called in waits; raises when the run must stop"""
     elsewhere: Callable[[], Sequence[Site]] = lambda: ()
     """connects to the other sites of the VNF, for that which must be there beforehand"""
+    streams: bool = False
+    """whether the changes that the storage tells of are sent, where it does, and no backups made"""
+    streamed: Callable[[Collection[str]], Mapping[str, RecoveryPoint]] = lambda volumes: {}
+    """of volumes, by id: the newest recovery point that has a change stream of each, if any has"""
     storages_at: Callable[[str], Mapping[str, StorageAt]] = lambda site: {}
     """the storages of the configuration at a site, by name; no service is asked"""
 
@@ -128,6 +133,10 @@ class Option(ABC):
     def backs_up(self, vnf: Vnf) -> bool:
         """Whether any bytes of the VNF go to a backup store."""
         return True
+
+    def streams(self, settings: Model) -> bool:
+        """Whether change streams are wanted in the place of backups."""
+        return False
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         """Hours of the day at which a schedule has no member quiesced; by its time zone."""

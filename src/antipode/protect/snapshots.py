@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, ResourceFailed
-from antipode.model.marks import KEY, key_said, made_by, maker_in
+from antipode.model.marks import KEY, TRACKED, key_said, made_by, maker_in
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.model.topology import Server, Volume
 
@@ -54,13 +54,13 @@ def _key_of(snapshot: Json) -> str | None:
     if _group_of(snapshot):
         return key_said(snapshot.get("description"))
     metadata = snapshot.get("metadata") or {}
-    return metadata.get(KEY)
+    return None if TRACKED in metadata else metadata.get(KEY)
 
 
 def _maker_of(snapshot: Json) -> str | None:
     if _group_of(snapshot):
         return maker_in(snapshot.get("description"))
-    return made_by(snapshot)
+    return None if TRACKED in (snapshot.get("metadata") or {}) else made_by(snapshot)
 
 
 def _group_of(snapshot: Json) -> str | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, Stopped
 from antipode.model.marks import VOLUME, made_by
-from antipode.model.source import BackupRecord
+from antipode.model.source import BackupRecord, Delta
 from antipode.model.standing import (
     CLAIM,
     HOLDS,
@@ -47,7 +47,7 @@ from antipode.model.steps import StepName, Timeline
 from antipode.mover import lock
 from antipode.mover.child import Mover
 from antipode.mover.job import Outcome, VolumeJob
-from antipode.vault.verify import Store, verify_chain
+from antipode.vault.verify import Store, verify_chain, verify_deltas
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -89,10 +89,13 @@ class Want:
     size_gib: int
     volume_type: str = ""
     availability_zone: str | None = None
+    deltas: Sequence[Delta] = ()
+    """those of a change stream, in the place of backups"""
 
     @property
     def backup(self) -> str:
-        return self.chain[-1].id
+        """The id of the backup or delta."""
+        return self.deltas[-1].id if self.deltas else self.chain[-1].id
 
 
 @dataclass(frozen=True)
@@ -334,7 +337,8 @@ def _verify(h: Hands, wants: Sequence[Want], store: Store) -> None:
     """See that all chains are whole before the first byte of any is written."""
     with h.timeline.step(StandingSteps.VERIFY, h.vnf) as step:
         for want in wants:
-            for finding in verify_chain(want.label, want.chain, store):
+            found = verify_chain(want.label, want.chain, store)
+            for finding in [*found, *verify_deltas(want.label, want.deltas, store)]:
                 if not finding.ok:
                     raise RecoveryPointInvalid(f"volume {want.label}: {finding.detail}")
         step.result(volumes=len(wants))
@@ -508,8 +512,10 @@ def _job(h: Hands, want: Want, standing: Standing, claim: str) -> VolumeJob:
         volume=standing.id,
         claim=claim,
         chain=list(want.chain),
+        deltas=list(want.deltas),
         # of another chain, or not known: all of it is read
         holds=known,
+        holds_delta=next((d.id for d in want.deltas if d.id == standing.holds), None),
         reads=_is_due(h, {want.source: standing}, want),
         is_new=standing.holds is None and standing.read_at == 0 and standing.snapshot is None,
     )
@@ -530,8 +536,8 @@ def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
     if not outcome.is_done:
         h.site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
         return
-    noted = {HOLDS: f"{job.chain[-1].id}@{job.claim}"}
-    if job.reads or job.holds is None:
+    noted = {HOLDS: f"{job.wanted}@{job.claim}"}
+    if job.is_read:
         noted[READ_AT] = str(int(h.now()))
     h.site.volumes.merge_metadata(job.volume, noted)
 

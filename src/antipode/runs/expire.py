@@ -241,6 +241,7 @@ def expiry_of(run: Run, vnf: Vnf) -> Expiry:
         ),
         every_vault=lambda: run.deployment.vaults(all_needed=True, go_on=run.go_on),
         site=run.site,
+        store=lambda site: run.deployment.store_of(site, vnf.store),
         users=lambda: users(run.deployment, run.vnf),
         maker_of_points=lambda: _maker_of_points(run),
         timeline=run.timeline,

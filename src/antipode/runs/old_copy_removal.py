@@ -23,6 +23,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.source import ReplicatedState
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
+from antipode.protect import tracked
 from antipode.recover import fencing, rollback
 from antipode.runs import expire, fence
 from antipode.store.tables import RunRow
@@ -397,6 +398,7 @@ def _end_points(run: Run, standing: Standing, site: Site, found: Holdings) -> li
         PreflightFailed: no newer point can be recovered from.
         AntipodeError: as `expiry.finish`; nothing of the copy is removed.
     """
+    tracked.drop_of_volumes(site, found.volumes, run.timeline)
     if not _snapshots_of(site, found.volumes):
         return []
     state = standing.state

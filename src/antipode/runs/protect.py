@@ -41,6 +41,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.retention import ALL, Dated
 from antipode.model.room import AHEAD
+from antipode.model.source import deltas_of
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
@@ -278,6 +279,8 @@ class Job:
             quiesces=not _captures_as_they_run(request, protection),
             full=request.full,
             full_every=protection.chain_ends,
+            streams=option.streams(settings_of(protection)),
+            streamed=partial(_streamed, run, request.vnf.vaults),
             go_on=run.go_on,
             elsewhere=lambda: answering_sites(request.vnf, request.site, run.site),
             storages_at=deployment.storages_at,
@@ -403,6 +406,14 @@ def _vaults(run: Run, wanted: Sequence[str]) -> Vaults:
     return run.deployment.vaults(
         wanted, all_needed=needed is None, needed=needed or 1, go_on=run.go_on
     )
+
+
+def _streamed(
+    run: Run, wanted: Sequence[str], volumes: Collection[str]
+) -> Mapping[str, RecoveryPoint]:
+    """Of volumes, the newest recovery point that has a change stream of each."""
+    vault = expire.remembering(run.deployment, _vaults(run, wanted))
+    return points.newest_stored(vault, run.vnf, volumes, lambda source: bool(deltas_of(source)))
 
 
 def _protect(run: Run) -> None:

@@ -18,7 +18,7 @@ from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, InvalidInput, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
-from antipode.model.source import VolumeSource, backup_chain
+from antipode.model.source import VolumeSource, backup_chain, deltas_of
 from antipode.model.topology import Volume
 from antipode.model.vnf import ANY, Protection, Vnf
 from antipode.recover.sources import zeros
@@ -137,7 +137,7 @@ KIND = StandingApply()
 def why_not(volume: Volume, source: VolumeSource) -> str | None:
     """Why no volume can stand for one; None where one can."""
     chain = backup_chain(source)
-    if not chain:
+    if not (chain or deltas_of(source)):
         return f"its source is of kind {source.kind}"
     if others := [r.service for r in chain if not zeros.is_chunked(r)]:
         return f"backups of {others[0]} are not read by the mover"
@@ -162,6 +162,7 @@ def wants_of(point: RecoveryPoint, site: Site) -> Iterator[Want]:
             source=volume.id,
             label=volume.name or volume.id,
             chain=backup_chain(source),
+            deltas=deltas_of(source),
             size_gib=max(volume.size_gib, source.size_gib),
             volume_type=names.volume_types.get(volume.volume_type, volume.volume_type),
             availability_zone=zone if zones is not None and zone in zones else None,

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from antipode import private
-from antipode.sandbox import configuration
+from antipode.sandbox import configuration, rbd
 from antipode.sandbox.cinder.storage import BACKEND
 from antipode.sandbox.keystone import (
     BACKUP,
@@ -63,7 +63,9 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
     for site in SITES:  # their storage is in files of this machine
         # so that Cinder's restore is seen, too
         antipode["sites"][site]["mover"] = {"restores": False}
-    antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
+        antipode["sites"][site]["changes"] = [_pool(sandbox, site)]
+    there = {site: _pool(sandbox, site) for site in SITES}
+    antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": there}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))
 
@@ -81,15 +83,13 @@ def api(port: int) -> dict[str, Any]:
     }
 
 
-def _storages(sandbox: Sandbox) -> dict[str, Any]:
-    """The storage of each site, by a double of the command `rbd`."""
-    command = [sys.executable, "-m", "antipode.sandbox.rbd"]
+def _pool(sandbox: Sandbox, site: str) -> dict[str, Any]:
+    """The storage of a site, by a double of the command `rbd`."""
+    source = Path(rbd.__file__).parents[2]  # that of this antipode, wherever it was imported from
+    command = ["env", f"PYTHONPATH={source}", sys.executable, "-m", "antipode.sandbox.rbd"]
     return {
-        site: {
-            "command": [*command, str((sandbox.directory / site).resolve())],
-            "host": f"cinder-{site}@{BACKEND}#{BACKEND}",
-        }
-        for site in SITES
+        "command": [*command, str((sandbox.directory / site).resolve())],
+        "host": f"cinder-{site}@{BACKEND}#{BACKEND}",
     }
 
 

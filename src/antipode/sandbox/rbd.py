@@ -2,10 +2,10 @@
 """A double of the command `rbd` over the bytes of embedded sites:
 `python -m antipode.sandbox.rbd SITE_DIRECTORY ARGUMENTS`.
 
-It knows what antipode asks of a mirrored pool, and answers as `rbd` of Ceph 16.2 does. The other
-site is the directory beside this one. There is no daemon: whatever asks a site has it first receive
-all that the other has, as long as that is up and neither of them is isolated. Of a snapshot that
-arrives all bytes are there. What a real rbd-mirror does in between, such as a first
+It knows what antipode asks of a pool, mirrored or not, and answers as `rbd` of Ceph 16.2 does. The
+other site is the directory beside this one. There is no daemon: whatever asks a site has it first
+receive all that the other has, as long as that is up and neither of them is isolated. Of a snapshot
+that arrives all bytes are there. What a real rbd-mirror does in between, such as a first
 synchronisation that lists snapshots before their bytes, is played by `CONDITIONS`.
 """
 
@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import itertools
 import json
 import os
+import struct
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,8 +37,11 @@ MIRRORS = "mirrors.json"
 """In the directory of a site: its images that are mirrored, and the parents of its clones."""
 CONDITIONS = "mirroring.json"
 """In the directory of a site: what goes wrong with what arrives there, `{"link": "cut"}`,
-`{"daemon": "down"}`, `{"first-sync": true}` or `{"stuck": IMAGE}`: that one cannot be promoted.
+`{"daemon": "down"}`, `{"first-sync": true}` or `{"stuck": IMAGE}`: that one cannot be promoted;
+`{"export": "cut"}`: what is exported breaks off.
 """
+GRAIN, CHANGED_AT_ONCE = 4 << 10, 1 << 20
+"""Bytes by which changes are found, and that are compared at once."""
 NO_SUCH, IN_USE, EXISTS, INVALID, READ_ONLY, BUSY = 2, 16, 17, 22, 30, 39
 Json = dict[str, Any]
 
@@ -143,7 +148,9 @@ def main(arguments: list[str]) -> int:
             print(f"rbd: {refused}", file=sys.stderr)
             return refused.code
         pool.keep()
-    if answer is not None:
+    if callable(answer):
+        answer()  # without the lock, as its reader may be slow
+    elif answer is not None:
         print(json.dumps(answer))
     return 0
 
@@ -318,6 +325,70 @@ def _snapshot(pool: Pool, spec: str) -> Path:
     return path
 
 
+def _export_diff(pool: Pool, words: list[str]) -> Callable[[], None]:
+    """What has changed up to a snapshot, in the form `rbd diff v1`, on standard output."""
+    spec, *_ = words
+    prefix = "--from-snap="
+    since = next((w.removeprefix(prefix) for w in words if w.startswith(prefix)), None)
+    image, _, snapshot = _image(spec).partition("@")
+    path = _snapshot(pool, spec)
+    before = None if since is None else _snapshot(pool, f"{POOL}/{image}@{since}")
+    # opened now, so that they stay while they are read
+    new, old = blocks.Image(path), None if before is None else blocks.Image(before)
+    breaks = pool.conditions.get("export") == "cut"
+
+    def write() -> None:
+        out = sys.stdout.buffer
+        out.write(b"rbd diff v1\n")
+        for tag, name in (b"f", since), (b"t", snapshot):
+            if name is not None:
+                out.write(tag + struct.pack("<I", len(name)) + name.encode())
+        out.write(b"s" + struct.pack("<Q", new.size))
+        for offset, length, data in _changes(new, old):
+            what = b"z" if data is None else b"w"
+            out.write(what + struct.pack("<QQ", offset, length))
+            if breaks:
+                return
+            out.write(data or b"")
+        if not breaks:
+            out.write(b"e")
+
+    return write
+
+
+def _changes(
+    new: blocks.Image, old: blocks.Image | None
+) -> Iterator[tuple[int, int, bytes | None]]:
+    """The runs of changed grains: offset, length, and the data; None for zeros."""
+    for offset in range(0, new.size, CHANGED_AT_ONCE):
+        length = min(CHANGED_AT_ONCE, new.size - offset)
+        if new.is_hole(offset, length) and (old is None or old.is_hole(offset, length)):
+            continue
+        now = new.read(offset, length)
+        then = bytes(length) if old is None or offset >= old.size else old.read(offset, length)
+        if now == then:
+            continue
+        for begin, end, is_zeros in _runs(now, then):
+            yield offset + begin, end - begin, None if is_zeros else now[begin:end]
+
+
+def _runs(now: bytes, then: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Where two pieces differ, in grains: begin, end, and whether it is all zeros now."""
+    differing = [
+        (at, not now[at : at + GRAIN].strip(b"\0"))
+        for at in range(0, len(now), GRAIN)
+        if now[at : at + GRAIN] != then[at : at + GRAIN]
+    ]
+
+    def of_a_run(item: tuple[int, tuple[int, bool]]) -> tuple[int, bool]:
+        number, (at, is_zeros) = item
+        return at - number * GRAIN, is_zeros
+
+    for (_, is_zeros), run in itertools.groupby(enumerate(differing), of_a_run):
+        places = [at for _, (at, _) in run]
+        yield places[0], min(places[-1] + GRAIN, len(now)), is_zeros
+
+
 def _info(pool: Pool, words: list[str]) -> Json:
     image = _image(words[0])
     found: Json = {"name": image, "size": pool.must_have(image).stat().st_size}
@@ -388,6 +459,7 @@ COMMANDS: dict[str, Callable[[Pool, list[str]], Any]] = {
     "snap unprotect": _snap_unprotect,
     "snap rm": _snap_rm,
     "snap ls": _snap_ls,
+    "export-diff": _export_diff,
     "info": _info,
     "clone": _clone,
     "flatten": _flatten,

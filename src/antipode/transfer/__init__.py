@@ -131,6 +131,7 @@ TRANSFERS: Registry[Transfer] = Registry(
     {
         "cinder-backup": "antipode.transfer.cinder_backup:TRANSFER",
         "images-and-backups": "antipode.transfer.images:TRANSFER",
+        "streams-and-backups": "antipode.transfer.change_streams:TRANSFER",
         "replication": "antipode.transfer.replication:TRANSFER",
     },
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
 from itertools import islice, takewhile
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.images import why_not_whole
@@ -54,10 +54,13 @@ from antipode.model.vnf import Vnf
 from antipode.protect import base_images
 from antipode.protect.snapshots import remove_all
 from antipode.protect.volume_keys import is_of
-from antipode.transfer import images, removal, replication
+from antipode.transfer import images, removal, replication, stream_expiry
 from antipode.transfer.removal import Doomed
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points, sealing, withdrawals
 from antipode.vault.points import Examined
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
 
 LOG = logging.getLogger(__name__)
 MOST_POINTS = 50
@@ -122,6 +125,8 @@ class Expiry:
     timeline: Timeline
     go_on: Callable[[], None]
     """called before each change; raises when the run must stop"""
+    store: Callable[[str], Objects | None] = lambda site: None
+    """the backup store of what is protected at a site, if one is configured"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
     maker_of_points: Callable[[], str | None] = lambda: None
@@ -357,6 +362,7 @@ def recoverable(
     """
     gone = _without_backups(expiry, active, found) | _without_images(expiry, found)
     gone |= _without_base_images(expiry, found) | _without_states(expiry, found)
+    gone |= stream_expiry.without_deltas(found, expiry.store)
     if gone:
         LOG.warning(
             "backups, images or states of recovery points of %s are gone, and no other expires in"
@@ -714,6 +720,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     stuck |= _remove_images(expiry, work, state.active_site, outcome)
     stuck |= _remove_states(expiry, work, state.active_site, outcome)
     stuck |= _remove_keys(expiry, work, state.active_site, outcome)
+    stuck |= _remove_streams(expiry, work, state.active_site, outcome)
     done = [p.id for p in work.hidden if not stuck.intersection(p.needed_ids())]
     done += [*work.misplaced, *([] if stuck else work.damaged)]
     if done:
@@ -994,6 +1001,50 @@ def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
         outcome.left += [f"snapshot {i} at {home}: {why}" for i, why in sorted(left.items())]
         stuck |= set(left)
     return stuck
+
+
+def _remove_streams(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
+    """Remove the deltas that only withdrawn points name, and the snapshots at which they end; the
+    deltas that are still there.
+    """
+    doomed = {i: d for p in work.hidden for i, d in p.deltas.items()}
+    if not doomed:
+        return set()
+    if work.damaged:
+        outcome.left.append("change streams stay while a withdrawn point cannot be read")
+        return set(doomed)
+    if (maker := expiry.maker_of_points()) is not None:
+        # it may build on them. One that begins now finds the points withdrawn
+        outcome.left.append(f"change streams stay while {maker} may need them")
+        return set(doomed)
+    stuck: set[str] = set()
+    for home in sorted({p.site for p in work.hidden if p.deltas}):
+        here = {i: d for p in work.hidden if p.site == home for i, d in p.deltas.items()}
+        try:
+            store = expiry.store(home)
+            why = (
+                "no backup store is configured for them"
+                if store is None
+                else stream_expiry.remove_deltas(
+                    expiry.vnf.vnf, list(here.values()), work.needed, store, expiry.timeline
+                )
+            )
+        except (NotFound, SiteUnreachable) as error:
+            why = str(error)
+        if why is not None:
+            stuck |= set(here)
+            outcome.left.append(f"change streams of {home}: {why}")
+        try:
+            why = stream_expiry.remove_snapshots(
+                expiry.site(home), expiry.vnf.vnf, work.hidden, work.needed, expiry.timeline
+            )
+        except (NotFound, SiteUnreachable) as error:
+            if home == active:
+                raise
+            why = str(error)
+        if why is not None:
+            outcome.left.append(f"snapshots of change streams at {home}: {why}")
+    return stuck - set(work.needed)
 
 
 def _is_of(wanted: Collection[str], resource: Json) -> bool:

@@ -23,7 +23,7 @@ from antipode.errors import (
 )
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import Records
-from antipode.model.source import backup_chain, image_copies
+from antipode.model.source import VolumeSource, backup_chain, image_copies
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing, withdrawals
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
 from antipode.vault.withdrawals import WITHDRAWN
@@ -365,13 +365,24 @@ def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> Recov
     return None if found is None else found.point
 
 
-def newest_stored(vault: Vault, vnf: str, disks: Collection[str]) -> dict[str, RecoveryPoint]:
+def _is_stored(source: VolumeSource) -> bool:
+    """Whether a source has a backup or an image."""
+    return bool(backup_chain(source) or image_copies(source))
+
+
+def newest_stored(
+    vault: Vault,
+    vnf: str,
+    disks: Collection[str],
+    has: Callable[[VolumeSource], bool] = _is_stored,
+) -> dict[str, RecoveryPoint]:
     """The newest recovery point that has a backup or an image of each of these disks; those of a
     protection by replication may lie in between. Points that are damaged or not trusted are passed
     over.
 
     Args:
         disks: their ids.
+        has: whether a source is one of those that are looked for.
 
     Raises:
         VaultError: the vault cannot be read.
@@ -384,7 +395,7 @@ def newest_stored(vault: Vault, vnf: str, disks: Collection[str]) -> dict[str, R
         point = opened.point
         for disk in disks:
             source = point.sources.get(disk)
-            if source is None or not (backup_chain(source) or image_copies(source)):
+            if source is None or not has(source):
                 continue
             if disk not in found or _age(point).key > _age(found[disk]).key:
                 found[disk] = point

@@ -24,7 +24,7 @@ from antipode.cloud.backups import read_record
 from antipode.errors import NotFound, RecoveryPointInvalid, UnexpectedAnswer
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
-from antipode.model.source import BackupRecord, StoredObjects
+from antipode.model.source import BackupRecord, Delta, StoredObjects
 
 OWN_OBJECT = re.compile(r"(?P<prefix>.*)(_metadata|_sha256file|-[0-9]+)", re.DOTALL)
 """The name of an object of a backup."""
@@ -75,6 +75,44 @@ def verify_chain(volume: str, chain: Sequence[BackupRecord], store: Store | None
         SiteUnreachable: the backup store does not answer.
     """
     return [_verify_backup(volume, record, store) for record in chain]
+
+
+def verify_deltas(volume: str, deltas: Sequence[Delta], store: Store | None) -> list[Finding]:
+    """The same for the deltas of a change stream; errors as of `verify_chain`."""
+    if store is None:
+        detail = "no backup_store is configured, its objects were not looked at"
+        return [Finding(volume=volume, backup=d.id, ok=True, detail=detail) for d in deltas]
+    return [verify_delta(volume, delta, store) for delta in deltas]
+
+
+def verify_delta(volume: str, delta: Delta, store: Store) -> Finding:
+    """Check the objects of one delta by a listing.
+
+    Raises:
+        SiteUnreachable: the store does not answer.
+    """
+    now = stored_delta(delta.container, delta.prefix, store)
+    same = now == delta.stored
+    detail = (
+        "all objects there, as they were when it was made" if same else _changed(delta.stored, now)
+    )
+    return Finding(
+        volume=volume,
+        backup=delta.id,
+        ok=same,
+        objects=now.objects,
+        bytes=now.bytes,
+        detail=detail if same else f"delta {delta.id} has {detail}",
+    )
+
+
+def stored_delta(container: str, prefix: str, store: Store) -> StoredObjects:
+    """The fingerprint of what the store holds of a delta."""
+    try:
+        found = store.listing(container, f"{prefix}/")
+    except NotFound:  # the container is gone
+        found = []
+    return _fingerprint(prefix, found)
 
 
 class Held(NamedTuple):

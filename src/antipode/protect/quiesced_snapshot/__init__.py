@@ -20,7 +20,7 @@ from antipode.model.marks import marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
-from antipode.protect import snapshots, volume_groups
+from antipode.protect import snapshots, tracked, volume_groups
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
 from antipode.protect.quiesced_snapshot.settings import Settings
@@ -33,10 +33,15 @@ if TYPE_CHECKING:
 class QuiescedSnapshot(Option):
     name = "quiesced-snapshot"
     settings = Settings
+    transfer = "streams-and-backups"
     captures_members_that_are_off = True
     captures_encrypted = True
     captures_unattached = True
     captures_as_they_run = True
+
+    def streams(self, settings: Model) -> bool:
+        assert isinstance(settings, Settings)
+        return settings.transfer == "change_stream"
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         assert isinstance(settings, Settings)
@@ -76,7 +81,10 @@ class QuiescedSnapshot(Option):
         )
 
     def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
-        snapshots.remove_snapshots(protecting.site, protecting.run, protecting.timeline)
+        p = protecting
+        snapshots.remove_snapshots(p.site, p.run, p.timeline)
+        if p.streams and (needed := kept()):
+            tracked.drop_older(p.site, p.vnf.vnf, needed, p.timeline)
 
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
         snapshots.remove_snapshots_of(site, runs, timeline)

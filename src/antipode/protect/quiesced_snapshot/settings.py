@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,3 +31,7 @@ class Quiesce(Model):
 
 class Settings(Model):
     quiesce: Quiesce = Quiesce()
+    transfer: Literal["cinder_backup", "change_stream"] = "cinder_backup"
+    """change_stream: what the storage says has changed, where this host can read it; what cannot
+    go so is backed up by Cinder.
+    """

@@ -181,6 +181,7 @@ PROVIDERS: Registry[VolumeProvider] = Registry(
     {
         "base-image": "antipode.recover.sources.base_image:PROVIDER",
         "backup-chain": "antipode.recover.sources.backup:PROVIDER",
+        "change-stream": "antipode.recover.sources.change_stream:PROVIDER",
         "image": "antipode.recover.sources.image:PROVIDER",
         "replicated-head": "antipode.recover.sources.head:PROVIDER",
         "replicated-state": "antipode.recover.sources.replicated:PROVIDER",

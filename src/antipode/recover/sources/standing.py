@@ -15,7 +15,7 @@ from antipode.cloud.api import ApiError, Json
 from antipode.errors import AntipodeError, ResourceFailed, Stopped
 from antipode.model.marks import KEY, RUN, made_by, marks, words
 from antipode.model.plan import VolumePlan
-from antipode.model.source import backup_chain
+from antipode.model.source import backup_chain, deltas_of
 from antipode.model.standing import Standing, held_backup, is_standing, of_standing
 from antipode.model.steps import Step, Timeline
 from antipode.mover.child import Mover
@@ -256,9 +256,11 @@ def _cloned(
 
 
 def _want(r: Recovery, volume: VolumePlan) -> Want:
+    source = r.point.source_of(volume.source_id)
     return Want(
         source=volume.source_id,
         label=volume.label,
-        chain=backup_chain(r.point.source_of(volume.source_id)),
+        chain=backup_chain(source),
         size_gib=volume.size_gib,
+        deltas=deltas_of(source),
     )

@@ -25,7 +25,7 @@ from antipode.model.marks import (
     marks,
 )
 from antipode.model.plan import VolumePlan
-from antipode.model.source import BackupRecord, VolumeSource, backup_chain
+from antipode.model.source import VolumeSource, backup_chain, deltas_of
 from antipode.model.standing import CLAIM, is_standing, new_claim
 from antipode.model.steps import Step, StepName
 from antipode.mover import lock
@@ -76,6 +76,47 @@ def provided(r: Recovery, server: str, volumes: Sequence[VolumePlan]) -> dict[st
 
     found = of_each(r, server, volumes, one)
     return {source: made for source, made in found.items() if made is not None}
+
+
+def all_written(
+    r: Recovery, mover: Mover, server: str, volumes: Sequence[VolumePlan]
+) -> dict[str, str]:
+    """Have volumes of a server that only the mover can write.
+
+    Returns:
+        as `provided`, of all of them.
+
+    Raises:
+        ResourceFailed: one cannot be written; the message names it and the reason.
+    """
+
+    def one(volume: VolumePlan, slot: AbstractContextManager[object]) -> str:
+        key = r.key(volume.source_id)
+        with slot, r.timeline.step(WrittenSteps.WRITE, volume.label) as step:
+            known = [v for v in r.found.volumes(key) if not is_standing(v)]
+            whole = next((v for v in known if _is_whole(v, key, volume)), None)
+            try:
+                made = (
+                    _written(r, mover, volume, key, step)
+                    if whole is None
+                    else _finished(r, volume, key, whole)
+                )
+            except Stopped:
+                raise
+            except AntipodeError as error:
+                raise ResourceFailed(
+                    f"{r.site.name}: volume {volume.label} was not written: {error}"
+                ) from error
+            step.result(
+                volume_id=made,
+                road="written by the mover" if whole is None else "written before",
+                backup_id=volume.source_reference,
+                volume_bytes=volume.size_gib << 30,
+                found=whole is not None,
+            )
+            return made
+
+    return of_each(r, server, volumes, one)
 
 
 def remove_half_written(site: Site, run: str) -> list[str]:
@@ -142,14 +183,14 @@ def _written(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step
     Raises:
         ResourceFailed: it does not; nothing uses the volume.
     """
-    chain = backup_chain(r.point.source_of(volume.source_id))
+    source = r.point.source_of(volume.source_id)
     with mover.turn(1):
         begun = next(_free(r, mover, volume, key, step), None)
         made = begun or _created(r, volume, key, step)
         claim = new_claim()
         lock.prepare(mover.locks / claim)
         r.site.volumes.merge_metadata(made, {CLAIM: claim})
-        job = _job(r, made, claim, chain, is_new=begun is None)
+        job = _job(r, made, claim, source, is_new=begun is None)
         outcome = mover.carry(claim, [job], 1, r.go_on)[made]
         (mover.locks / claim).unlink(missing_ok=True)
     if not outcome.is_done:
@@ -160,10 +201,15 @@ def _written(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step
     return _finished(r, volume, key, found)
 
 
-def _job(
-    r: Recovery, volume: str, claim: str, chain: Sequence[BackupRecord], *, is_new: bool
-) -> VolumeJob:
-    return VolumeJob(volume=volume, claim=claim, chain=list(chain), is_new=is_new, run=r.run)
+def _job(r: Recovery, volume: str, claim: str, source: VolumeSource, *, is_new: bool) -> VolumeJob:
+    return VolumeJob(
+        volume=volume,
+        claim=claim,
+        chain=list(backup_chain(source)),
+        deltas=list(deltas_of(source)),
+        is_new=is_new,
+        run=r.run,
+    )
 
 
 def _finished(r: Recovery, volume: VolumePlan, key: str, made: Json) -> str:

@@ -30,6 +30,7 @@ class Snapshots(Part):
             Route("POST", snapshots, self._create, 202),
             Route("GET", f"{snapshots}/{{item}}", self._show),
             Route("PUT", f"{snapshots}/{{item}}", self._update),
+            Route("POST", f"{snapshots}/{{item}}/metadata", self._merge_metadata),
             Route("DELETE", f"{snapshots}/{{item}}", self._delete, 202),
             Route("POST", f"{snapshots}/{{item}}/action", self._act, 202, admin=True),
         ]
@@ -61,6 +62,12 @@ class Snapshots(Part):
 
     async def _show(self, call: Call, item: str) -> Json:
         return {"snapshot": self.view(self._storage.find_snapshot(call.caller, item))}
+
+    async def _merge_metadata(self, call: Call, item: str) -> Json:
+        snapshot = self._storage.find_snapshot(call.caller, item)
+        merged = {**snapshot["metadata"], **call.part("metadata")}
+        self._storage.snapshots.keep(snapshot, metadata=merged)
+        return {"metadata": merged}
 
     async def _create(self, call: Call) -> Json:
         wanted = call.part("snapshot")
