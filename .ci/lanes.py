@@ -73,6 +73,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "tests/console/": {Lane.CHECKS, Lane.EMBEDDED},
     "tests/contract/": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
     "tests/lab/": {Lane.CHECKS, Lane.LAB},
+    "tests/created_networks.py": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
     "tests/messy.py": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
 }
 """A file, or a folder with all that is below it -> the lanes that it can break. The longest name

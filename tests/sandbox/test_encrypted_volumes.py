@@ -81,8 +81,9 @@ def test_an_encrypted_volume_is_refused_until_the_backup_site_can_restore_it_and
 
     have_type(world, there, type_id, "secret-b", key_size=512)
     assert "512" in refusals(world, "protect", "canary")
-    there.volumes._api.delete(f"/types/{type_id}")
-    have_type(world, there, type_id, "secret-b")
+    made = there.volumes.type_encryption(type_id) or {}
+    path = f"/types/{type_id}/encryption/{made['encryption_id']}"
+    there.volumes._api.call("PUT", path, {"encryption": LUKS})
 
     path = canary.path_of_volume(world.sandbox, PRIMARY, source)
     blocks.write(path, 1 << 19, CONTENT)
@@ -97,6 +98,11 @@ def test_an_encrypted_volume_is_refused_until_the_backup_site_can_restore_it_and
     shown = json.dumps(world.operator.ask("recovery-point", "show", "canary"))
     kept = there.keys.named(f"antipode:canary:{held}")
     assert [there.keys.payload(i) for i in kept] == [key]
+    there.keys.delete(kept[0])
+    assert kept[0] in refusals(world, "failover", "canary", "--to", BACKUP, "--plan")
+    world.protect()
+    kept = there.keys.named(f"antipode:canary:{held}")
+    assert [there.keys.payload(i) for i in kept] == [key]
     assert key.hex() not in shown and base64.b64encode(key).decode() not in shown
 
     world.fault(BACKUP, r"^key\.clone$", "error")
@@ -109,7 +115,7 @@ def test_an_encrypted_volume_is_refused_until_the_backup_site_can_restore_it_and
     assert digest(canary.path_of_volume(world.sandbox, BACKUP, volume["id"]), 0) == before
     records = [b for b in there.backups.backups() if b["volume_id"] == source]
     of_records = {b["encryption_key_id"] for b in records}
-    assert len(records) == len(of_records) == 2
+    assert len(records) == len(of_records) == 3
     assert not of_records & {*kept, volume["encryption_key_id"]}
 
 

@@ -20,7 +20,7 @@ from antipode.sandbox.cinder.storage import Storage
 from antipode.sandbox.cinder.types import Types
 from antipode.sandbox.conditions import Conditions, Rule
 from antipode.sandbox.guests import Hypervisor
-from antipode.sandbox.http import Gate
+from antipode.sandbox.http import Gate, Refused
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -166,7 +166,10 @@ class Control:
         has its id, name and extra_specs.
         """
         wanted: dict[str, Any] = await request.json()
-        made = self._types.make(wanted["name"], wanted.get("extra_specs", {}), wanted["id"])
+        try:
+            made = self._types.make(wanted["name"], wanted.get("extra_specs", {}), wanted["id"])
+        except Refused as refused:
+            return web.json_response({"error": refused.message}, status=refused.status)
         return web.json_response({"id": made["id"]}, status=201)
 
     async def _migrate(self, request: web.Request) -> web.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +107,32 @@ def test_neutron_has_routers_trunks_and_qos_only_where_they_were_added(
     assert {p for p in changed(before, environments(site)) if p.startswith("neutron")} == {
         "neutron-api", "neutron-rpc", "neutron-ovs-agent", "neutron-dhcp-agent"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("running", "deleted"),
+    [
+        (set(), {"qdhcp-1", "qrouter-2"}),
+        ({"neutron-l3-agent"}, {"qdhcp-1"}),
+        ({"neutron-l3-agent", "neutron-dhcp-agent"}, set()),
+    ],
+)
+def test_only_namespaces_of_agents_that_do_not_run_are_removed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, running: set[str], deleted: set[str]
+) -> None:
+    removed: set[str] = set()
+
+    def run(_: Site, command: list[str], **options: object) -> SimpleNamespace:
+        if command[:3] == ["ip", "netns", "delete"]:
+            removed.add(command[3])
+        listed = "qdhcp-1 (id: 0)\nqrouter-2 (id: 1)\n"
+        return SimpleNamespace(stdout=listed if command == ["ip", "netns", "list"] else "")
+
+    monkeypatch.setattr("lab.services.neutron.inside.run", run)
+    monkeypatch.setattr("lab.services.neutron.supervision.running", lambda _: running)
+    (agents,) = [s for s in services_of(site) if s.name == "neutron-agents"]
+    agents.prepare(site)
+    assert removed == deleted
 
 
 def test_booleans_and_lists_are_written_as_oslo_config_reads_them(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Storage:
         self.backups = database.table("backup")
         self.groups = database.table("group")
         self.types = database.table("volume_type")
+        self.deleted_types = database.table("deleted_volume_type")
         self.quotas = Quotas(database.table("volume_quota"), self._default_quotas)
         self.quotas.count(self._usage_of)
         self.writing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -29,6 +29,7 @@ class Types(Part):
             Route("DELETE", f"{types}/{{item}}", self._delete, 202, admin=True),
             Route("GET", f"{types}/{{item}}/encryption", self._encryption, admin=True),
             Route("POST", f"{types}/{{item}}/encryption", self._encrypt, admin=True),
+            Route("PUT", f"{types}/{{item}}/encryption/{{key}}", self._encrypt_so, admin=True),
         ]
 
     async def _list(self, call: Call) -> Json:
@@ -73,8 +74,26 @@ class Types(Part):
         self._storage.types.keep(found, _encryption=encryption)
         return {"encryption": encryption}
 
+    async def _encrypt_so(self, call: Call, item: str, key: str) -> Json:
+        """Change how a type encrypts, which no volume of it may have used."""
+        found, wanted = self.named(item), call.part("encryption")
+        if self._storage.volumes.where(lambda v: v["volume_type_id"] == found["id"]):
+            raise Refused(400, "Cannot update encryption specs. Volume type in use.")
+        if (encryption := found.get("_encryption")) is None:
+            raise Refused(404, f"Volume type encryption for type {item} does not exist.")
+        known = {k: v for k, v in wanted.items() if k in encryption}
+        self._storage.types.keep(found, _encryption={**encryption, **known})
+        return {"encryption": known}
+
     def make(self, name: str, extra_specs: Json, type_id: str | None = None) -> Json:
-        """A type; only on a controller of Cinder can its id be chosen, no API takes one."""
+        """A type; only on a controller of Cinder can its id be chosen, no API takes one.
+
+        Raises:
+            Refused: a type has, or had, this id: Cinder keeps rows of deleted types.
+        """
+        known = (self._storage.types, self._storage.deleted_types)
+        if type_id is not None and any(type_id in table for table in known):
+            raise Refused(409, f"Duplicate entry '{type_id}' for key 'PRIMARY'")
         item = {
             "id": type_id or str(uuid.uuid4()),
             "name": name,
@@ -92,6 +111,7 @@ class Types(Part):
                 "with volumes present.",
             )
         self._storage.types.drop(item)
+        self._storage.deleted_types.keep({"id": item})
 
     def named(self, name: str | None) -> Json:
         """A type by name or id; the default type without one.
