@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import site as cloud_site
+from antipode.sandbox import desk
 from antipode.sandbox.rbd import CONDITIONS
+from antipode.transfer.change_streams import CONTAINER
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, quiesced_within
 from tests.sandbox.test_failover_failures import FAILOVER, expect_one_of_everything
 
@@ -89,3 +92,26 @@ def test_standing_volumes_follow_change_streams(own_world: World) -> None:
     taken = [s["result"]["road"] for s in steps if s["step"] == "take standing volume"]
     assert taken == ["standing"] * 6
     assert list(world.cloud(BACKUP).block_storage.snapshots()) == []
+
+
+def test_deltas_go_with_the_last_point_that_needs_them(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = own_world
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(world.sandbox.directory / desk.CLOUDS))
+    store = cloud_site.connect_objects("store", f"{BACKUP}-backup")
+
+    def stored() -> set[str]:
+        """The deltas in the store."""
+        return {o.name.rpartition("/")[0] for o in store.listing(CONTAINER, "canary/")}
+
+    streaming(world, retention={"last": 1}, full_every=2)
+    world.protect()
+    first = stored()
+    world.protect()  # rests on the first
+    chain = stored()
+    assert (len(first), len(chain), len(world.points())) == (6, 12, 1)
+    world.protect()  # a new chain
+    assert (len(stored()), stored() & chain, len(world.points())) == (6, set(), 1)
+    assert len(world.snapshots()) == 6
+    world.verify()

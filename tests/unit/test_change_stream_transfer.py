@@ -438,3 +438,13 @@ def test_a_delta_that_is_gone_is_found_by_verification_and_by_a_quick_look(world
     assert (findings(), PROVIDER.missing(point, store)) == ([True], [])
     del world.store.held[f"{db.last.prefix}/index"]
     assert (findings(), PROVIDER.missing(point, store)) == ([False], [f"delta {db.last.id}"])
+
+
+def test_snapshots_of_volumes_that_go_are_removed_and_those_of_others_stay(world: World) -> None:
+    """Cinder deletes no volume of an old copy that has a snapshot."""
+    world.protect(1)
+    world.capture("made-by-hand")
+    tracked.drop_of_volumes(world.site, ["vol-db"], Unrecorded())
+    left = {i for i in world.snapshots if not i.startswith("made-by-hand")}
+    assert {world.snapshots[i]["volume_id"] for i in left} == {"vol-front"}
+    assert len(world.snapshots) == 3
