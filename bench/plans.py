@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan over many VNFs on embedded sites, by the command line: rehearsed, moved, moved back, and
-recovered when the site is lost, though a VNF fails and the process is killed.
+"""A plan over many VNFs on embedded sites, by the command line: rehearsed, recovered when the site
+is lost, though VNFs fail and the process is killed, moved back, and moved.
 
 `python -m bench.plans` prints, for 100 VNFs of one server and two volumes each, what each verb
 takes of antipode's process: seconds, CPU seconds, memory, threads, HTTP calls per VNF. It fails
@@ -32,7 +32,7 @@ from antipode import config
 from antipode.cloud.site import connect
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
-from antipode.operations import reprotect
+from antipode.operations import fence, reprotect
 from antipode.sandbox import demo, desk
 from antipode.sandbox.supervision import SITES, Sandbox
 from bench import scale
@@ -90,7 +90,7 @@ class Stage:
         continues past a VNF that fails.
         """
         scale.furnish(self.vnfs, of_each=1)
-        _with_a_vault_at_each_site(self.sandbox)
+        _with_a_vault_at_a_third_place(self.sandbox)
         self.protect()
         names = [f"vnf-{n}" for n in range(self.vnfs)]
         first = max(1, self.vnfs // 10)
@@ -108,19 +108,32 @@ class Stage:
         shape = Shape(self.at_once, servers=1)
         scale.measured("protect", self.sandbox, self.vnfs, shape, SITES)
 
+    def fence(self, site: str) -> None:
+        """Fence the copy of each VNF at a site that has come back."""
+        say("  fence")
+
+        def one(here: Deployment, vnf: str) -> None:
+            fence.fence(here, fence.request(fence.prepare(here, vnf, site)), Unobserved())
+
+        self._each(one)
+
     def reprotect(self) -> None:
-        """Protect each VNF where it has come back to, and remove the copy that it left: a failover
+        """Protect each VNF where it has come back to, and remove the copy that it left: a migration
         removes none.
         """
         say("  reprotect")
-        here = Deployment(config.load(str(self.sandbox.directory / desk.CONFIGURATION)))
 
-        def one(number: int) -> None:
-            planned = reprotect.prepare(here, f"vnf-{number}", old_copy="remove")
+        def one(here: Deployment, vnf: str) -> None:
+            planned = reprotect.prepare(here, vnf, old_copy="remove")
             reprotect.reprotect(here, reprotect.request(planned), Unobserved())
 
+        self._each(one)
+
+    def _each(self, does: Callable[[Deployment, str], None]) -> None:
+        """Do what no plan does with each VNF."""
+        here = Deployment(config.load(str(self.sandbox.directory / desk.CONFIGURATION)))
         with ThreadPoolExecutor(self.at_once) as pool:
-            for _ in pool.map(one, range(self.vnfs)):
+            for _ in pool.map(lambda number: does(here, f"vnf-{number}"), range(self.vnfs)):
                 pass
 
     def does(self, act: str, *arguments: str, sites: Sequence[str] = SITES) -> Spent:
@@ -263,14 +276,16 @@ def story(stage: Stage) -> Iterator[Spent]:
     yield _succeeds(stage.does("drill", "plan", "drill", PLAN, "--to", backup, "--yes"))
     if (after := stage.holdings(backup)) != before:
         raise Wrong(f"drills have left what was not there: {before} before, {after} after")
-    yield _succeeds(stage.does("migrate", "plan", "migrate", PLAN, "--to", backup, "--yes"))
-    stage.expect(backup, "ACTIVE")
-    stage.expect(primary, "SHUTOFF")
+    yield from disaster(stage)
+    stage.sandbox.start(primary)
+    stage.fence(primary)
     yield _succeeds(stage.does("failback", "plan", "failback", PLAN, "--yes"))
     stage.expect(primary, "ACTIVE")
     stage.expect(backup, "SHUTOFF")
     stage.reprotect()
-    yield from disaster(stage)
+    yield _succeeds(stage.does("migrate", "plan", "migrate", PLAN, "--to", backup, "--yes"))
+    stage.expect(backup, "ACTIVE")
+    stage.expect(primary, "SHUTOFF")
 
 
 def disaster(stage: Stage) -> Iterator[Spent]:
@@ -305,13 +320,15 @@ def disaster(stage: Stage) -> Iterator[Spent]:
     stage.expect(backup, "ACTIVE")
 
 
-def _with_a_vault_at_each_site(sandbox: Sandbox) -> None:
+def _with_a_vault_at_a_third_place(sandbox: Sandbox) -> None:
     """As VNFs need that move there and back; the store is not asked, but by cinder-backup."""
     path = sandbox.directory / desk.CONFIGURATION
     content = YAML().load(path)
     for key in ("backup_store", "vault"):
         content.pop(key, None)
-    content["vaults"] = {f"at-{site}": {"swift": {"site": site}} for site in SITES}
+    folder = sandbox.directory.resolve() / "vault"
+    folder.mkdir()
+    content["vaults"] = {"third-place": {"directory": str(folder)}}
     YAML().dump(content, path)
 
 
