@@ -27,8 +27,9 @@ from antipode.operations.recovery_points import verify
 from antipode.operations.site_check import check_all
 from antipode.protect.partial import choose
 from antipode.recover import switching
-from antipode.recover.sources import backup
+from antipode.recover.sources import PROVIDERS, backup
 from antipode.runs import fence, forecast, kind_of, protect
+from antipode.runs.measured import Measured, Sample, typical
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
@@ -375,6 +376,25 @@ def test_a_recovery_of_clones_is_forecast(pair: World) -> None:
     assert restored[0] > 0
     made = forecast.forecast(pair.here, newest(pair), "site-b", kind_of("failover"))
     assert made.back_in_s is not None
+
+
+def test_a_clone_is_forecast_to_wait_for_its_turn(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = Steps.RESTORE_VOLUME.words
+    found = Measured(volumes={words: [Sample(1.0, 10.0)]}, boots={"v": [1.0]})
+    for provider in PROVIDERS.names:
+        monkeypatch.setattr(type(PROVIDERS.get(provider)), "moved_bytes", lambda *_: 1)
+
+    def volumes() -> list[list[float]]:
+        work = forecast._work(newest(pair), found, kind_of("failover"), typical)
+        return [list(server.volumes_s) for server in work.servers]
+
+    pair.protect()
+    assert sorted(map(sum, volumes())) == [10.0, 20.0]
+    pair.here.vnfs.put(VNF)
+    pair.protect()
+    assert sorted(map(sum, volumes())) == [10.0, 10.0]
 
 
 def test_a_point_without_a_member_is_recovered_by_a_file_that_orders_its_boot(

@@ -211,6 +211,25 @@ def test_what_a_failed_import_has_left_is_removed_and_the_record_is_imported_aga
     assert {there.backups[r.id]["volume_id"] for r in records} == {"db-root"}
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_another_backup_driver_is_in_the_plan_where_the_site_has_backups_of_its_own(
+    point: RecoveryPoint, there: FakeCloud, same: bool
+) -> None:
+    there.backups["own"] = {**A_BACKUP, "id": "own", "volume_id": "other", "parent_id": None}
+    others = {
+        id_: record.model_copy(update={"service": "cinder.backup.drivers.posix.PosixBackupDriver"})
+        for id_, record in point.backups.items()
+    }
+    chains = {
+        volume: source.model_copy(
+            update={"backups": [r if same else others[r.id] for r in point.chain(volume)]}
+        )
+        for volume, source in point.sources.items()
+    }
+    plan = make_plan(point.model_copy(update={"sources": chains}), there.site)
+    assert bool([w for w in plan.warnings if "PosixBackupDriver" in w]) is not same
+
+
 def test_a_failed_import_on_which_imported_increments_rest_is_in_the_plan(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:

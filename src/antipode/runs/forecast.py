@@ -6,6 +6,7 @@ can be compared with what it took. No site is asked.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -170,6 +171,7 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
     before = vnf.predecessors()
     compares = duration(found.compares, 0.0, choice) if found.compares else 0.0
     servers = []
+    turns: Counter[str] = Counter()
     for member, server in zip(vnf.members, point.topology.servers, strict=True):
         sources = [point.source_of(disk.id) for disk in server.disks]
         records = sum(PROVIDERS.get(s.kind).records(s) for s in sources)
@@ -178,7 +180,10 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
             provider = PROVIDERS.get(source.kind)
             if provider.volume_step is not None:
                 samples = found.volumes[provider.volume_step.words]
-                volumes.append(duration(samples, provider.moved_bytes(source), choice))
+                if provider.takes_turns:
+                    turns[source.reference] += 1
+                seconds = duration(samples, provider.moved_bytes(source), choice)
+                volumes.append(seconds * max(turns[source.reference], 1))
         is_probed = member.answers is not None or member.drill is not None
         answers = of_one_or_all(found.answers, name) if is_probed else []
         servers.append(

@@ -30,6 +30,8 @@ class VolumeProvider(ABC):
     """whether it provides volumes; else what a server boots from without one"""
     proves_by_store: ClassVar[bool] = True
     """whether the digests that `prove` compares with are in the backup store"""
+    takes_turns: ClassVar[bool] = False
+    """whether volumes of one source, as those of clones are, come one after another"""
     volume_step: ClassVar[StepName | None] = None
     """the step in which a volume comes, whose time is measured; None: it takes none"""
 

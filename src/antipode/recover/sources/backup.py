@@ -63,6 +63,7 @@ class _Turn:
 
 class FromBackups(VolumeProvider):
     kind = "backup-chain"
+    takes_turns = True
     volume_step = Steps.RESTORE_VOLUME
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
@@ -99,6 +100,7 @@ class FromBackups(VolumeProvider):
 
     def remarks(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         yield from encrypted.remarks(point, site)
+        yield from records.remarks(point, site)
 
     def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
         chains = [backup_chain(s) for s in point.sources.values() if s.kind == self.kind]

@@ -5,21 +5,25 @@ imported, base first (step 1.7.1).
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.backups import has_increments, was_never_imported
 from antipode.cloud.site import Site
-from antipode.errors import ResourceFailed
+from antipode.errors import ResourceFailed, UnexpectedAnswer
+from antipode.model.point import RecoveryPoint
 from antipode.model.source import BackupRecord, VolumeKey
 from antipode.model.steps import Steps
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import encrypted
 
+LOG = logging.getLogger(__name__)
 TIMEOUT_S = 600.0
+_DRIVERS = "cinder.backup.drivers."
 REMEDY = (
     "See that cinder-backup has the same driver and container at both sites, then resume the run:"
     " a record whose import has failed has no data, and is removed and imported again. One that"
@@ -29,6 +33,37 @@ REMEDY = (
 _SHARED = threading.Lock()
 """Held while records are imported that several servers rest on: Cinder may take two requests for
 one record at once for two records."""
+
+
+def remarks(point: RecoveryPoint, site: Site) -> Iterator[str]:
+    """That cinder-backup of a site has another driver than the backups of a point, so that it takes
+    no record of them; as far as the newest backup tells that the site has of its own.
+    """
+    wanted = {_driver(record.service): record.service for record in point.backups.values()}
+    own = [
+        backup
+        for backup in site.backups.backups()
+        if backup["status"] == "available" and backup["id"] not in point.backups
+    ]
+    if not wanted or not own:
+        return
+    newest = max(own, key=lambda backup: str(backup["created_at"]))
+    try:
+        there, _ = site.backups.export_record(newest["id"])
+    except (ApiError, UnexpectedAnswer) as error:
+        LOG.info("the backup driver of %s is not known: %s", site.name, error)
+        return
+    if _driver(there) not in wanted:
+        yield (
+            f"the newest backup of {site.name} itself ({newest['id']}) was made by backup driver"
+            f" {there}, and those of the point by {', '.join(sorted(wanted.values()))}:"
+            " cinder-backup imports no record of another driver. See that it has the same one now"
+        )
+
+
+def _driver(service: str) -> str:
+    """Of the name of a driver's class, what is the same on every release."""
+    return service.removeprefix(_DRIVERS).partition(".")[0]
 
 
 def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> None:
