@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
+from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, ResourceFailed
 from antipode.operations import forecasts
 from antipode.operations.reports import page, report
 from antipode.operations.resume import resume
 from antipode.recover.queueing import Batch, ServerWork, Span, VnfWork, simulate
-from antipode.runs import forecast, kind_of
+from antipode.recover.sources import written
+from antipode.runs import failover, forecast, kind_of, standing
 from antipode.runs.forecast import Group
-from antipode.runs.measured import Sample, duration, high, measured, typical
+from antipode.runs.measured import Measured, Sample, _add, duration, high, measured, typical
 from antipode.service.readiness import ReadinessLoop
+from antipode.store.tables import RunRow, StepRow
 from antipode.vault import points
 from tests.unit.fakecloud import refuse
 from tests.unit.test_drill_run import drilled
@@ -142,6 +145,77 @@ def test_a_drill_measures_what_a_failover_takes_and_each_is_compared_with_what_i
     made = report(world.here, moved["run"])
     assert made.forecast is not None and made.forecast.took_s == kept.took_s
     assert f"it took {kept.took_s:g} s" in page.html(made).decode()
+
+
+def of_measured(monkeypatch: pytest.MonkeyPatch, **volumes: float) -> None:
+    """As if a boot took 5 s, and volumes so long by their steps."""
+
+    def found(deployment: object, site: str | None) -> Measured:
+        samples = {step.replace("_", " "): [Sample(0, took)] for step, took in volumes.items()}
+        row = RunRow(id="drill-1")
+        return Measured([row], volumes=samples, boots={"v": [5.0]}, imports=[Sample(1, 100)])
+
+    monkeypatch.setattr(forecast, "measured", found)
+
+
+def stands(world: World, point: str, **result: Any) -> None:
+    row = new_run(standing.KIND, "v", {"site": "site-b", "recovery_point": point})
+    row.state, row.ended_at, row.slot = "succeeded", time.time(), None
+    row.result = {"recovery_point": point, "not_standing": {}, **result}
+    world.here.runs.create(row)
+
+
+def test_a_vnf_with_standing_volumes_at_its_point_is_forecast_as_a_boot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_measured(monkeypatch, restore_volume=1000)
+    before = foreseen(world).forecast
+    assert before is not None and (before.back_in_s or 0) > 1000
+    stands(world, "of another point")
+    assert foreseen(world).forecast == before
+    point = points.find(world.here.vault, "v", None).point
+    [some, *_] = point.captured_disks
+    stands(world, point.id, not_standing={some.name or some.id: "it is encrypted"})
+    partly = foreseen(world).forecast
+    assert partly is not None and 1000 < (partly.back_in_s or 0) < (before.back_in_s or 0)
+    stands(world, point.id)
+    after = foreseen(world).forecast
+    assert after is not None and 0 < (after.back_in_s or 0) < 100
+    assert after.unmeasured == []
+    of_measured(monkeypatch)  # no restore was ever measured, and none is needed
+    assert foreseen(world).forecast == after
+    world.here.runs.create(new_run(failover.KIND, "v", {"to": "site-b"}))
+    lost = foreseen(world).forecast
+    assert lost is not None and lost.back_in_s is None
+
+
+def test_volumes_that_the_mover_writes_are_forecast_by_what_that_has_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_measured(monkeypatch, restore_volume=1000, write_volume=50)
+    by_cinder = foreseen(world).forecast
+    monkeypatch.setattr(type(world.here), "mover_restores", lambda self, site: True)
+    monkeypatch.setattr(written, "why_not", lambda source: None)
+    by_mover = foreseen(world).forecast
+    assert by_cinder is not None and by_mover is not None
+    assert (by_cinder.back_in_s or 0) > 1000 > (by_mover.back_in_s or 0) > 50
+    of_measured(monkeypatch, restore_volume=1000)  # it has never done so yet
+    assert foreseen(world).forecast == by_cinder
+
+
+def test_a_road_that_led_to_no_volume_measures_nothing() -> None:
+    def step(**result: Any) -> StepRow:
+        name = written.WrittenSteps.WRITE.words
+        return StepRow(name=name, started_at=0.0, ended_at=7.0, result=result)
+
+    found = Measured()
+    steps = [
+        step(volume_id=None, volume_bytes=1 << 30, road="Cinder's restore: it is encrypted"),
+        step(volume_id="v", volume_bytes=1 << 30, found=True),
+        step(volume_id="w", volume_bytes=1 << 30, found=False),
+    ]
+    _add(found, RunRow(id="failover-1", kind="failover", vnf="v"), steps)
+    assert found.volumes == {"write volume": [Sample(1 << 30, 7.0)]}
 
 
 def test_a_forecast_knows_the_error_of_those_before_it(world: World) -> None:

@@ -387,7 +387,8 @@ def test_a_clone_is_forecast_to_wait_for_its_turn(
         monkeypatch.setattr(type(PROVIDERS.get(provider)), "moved_bytes", lambda *_: 1)
 
     def volumes() -> list[list[float]]:
-        work = forecast._work(newest(pair), found, kind_of("failover"), typical)
+        roads = forecast._roads(pair.here, newest(pair), "site-b", found)
+        work = forecast._work(newest(pair), found, roads, kind_of("failover"), typical)
         return [list(server.volumes_s) for server in work.servers]
 
     pair.protect()

@@ -15,14 +15,16 @@ from pydantic import ValidationError
 from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
+from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.vnf import Protection, Vnf
 from antipode.operations import standing as operation
-from antipode.runs import failover, protect, standing, standing_status
+from antipode.recover.standing import bring
+from antipode.runs import failover, protect, standing, standing_removal, standing_status
 from antipode.runs.standing import StandingRequest, submit_due
 from antipode.store.tables import RunRow
 from tests.unit import samples
-from tests.unit.standingworld import site_of, standing_world
+from tests.unit.standingworld import BLOCK, SIZE, site_of, standing_world
 
 FIRST, SECOND = "20260101T000000Z-aaaaaa", "20260101T010000Z-bbbbbb"
 
@@ -176,14 +178,75 @@ def test_what_no_failover_has_taken_can_be_removed_at_the_active_site(
 ) -> None:
     world, _, _ = standing_world(tmp_path)
     world.name = "site-a"
-    monkeypatch.setattr(deployment, "site", lambda name, vnf: site_of(world))
-    removed = operation.remove(deployment, "hlr", "site-a")
+    monkeypatch.setattr(deployment, "site_in", lambda name, project: site_of(world))
+    removed = operation.remove(deployment, "hlr", "site-a", Unobserved())
     assert (removed["site"], removed["volumes"], removed["left"]) == ("site-a", 2, [])
     assert world.rows == {}
     with pytest.raises(NotFound):
-        operation.remove(deployment, "hlr", "nowhere")
+        operation.remove(deployment, "hlr", "nowhere", Unobserved())
     with pytest.raises(InvalidInput):  # no volume stands where the VNF is active
         operation.request(deployment, "hlr", "site-a", FIRST)
+
+
+def test_after_a_removal_nothing_is_said_to_stand_and_only_a_later_point_is_applied(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _, _ = standing_world(tmp_path)
+    monkeypatch.setattr(deployment, "site_in", lambda name, project: site_of(world))
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    assert standing_status.stands_at(deployment, "hlr", "site-b", FIRST) == {}
+    removed = operation.remove(deployment, "hlr", "site-b", Unobserved())
+    shown = standing_status.summary(deployment, vnf())["site-b"]
+    assert removed["run"] in shown["state"]
+    assert "recovery_point" not in shown
+    assert standing_status.stands_at(deployment, "hlr", "site-b", FIRST) is None
+    later = time.time() + standing.AGAIN_S + 1
+    assert queued(deployment, now=later) == []  # the operator has just removed them
+    protected(deployment, SECOND, 2)
+    assert [r.recovery_point for r in queued(deployment, now=later)] == [SECOND]
+    applied(deployment, SECOND, 2)
+    assert standing_status.summary(deployment, vnf())["site-b"]["lag_s"] == 0.0
+
+
+def test_a_removal_that_has_failed_leaves_nothing_that_is_said_to_stand(
+    deployment: Deployment,
+) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    ended(deployment, standing_removal.requested(deployment, "hlr", "site-b"), "failed")
+    assert "recovery_point" not in standing_status.summary(deployment, vnf())["site-b"]
+    assert standing_status.stands_at(deployment, "hlr", "site-b", FIRST) is None
+    ended(deployment, standing_removal.requested(deployment, "hlr", "site-c"))
+    applied(deployment, FIRST, 1)
+    assert standing_status.stands_at(deployment, "hlr", "site-b", FIRST) == {}
+
+
+def test_nothing_is_removed_beside_a_run_that_uses_it(deployment: Deployment) -> None:
+    deployment.runs.create(new_run(failover.KIND, "hlr", {"to": "site-b"}))
+    with pytest.raises(Busy):
+        standing_removal.requested(deployment, "hlr", "site-b")
+    with pytest.raises(InvalidInput):
+        standing_removal.RemovalRequest.of(new_run(standing_removal.KIND, "hlr", {"at": 1}))
+
+
+def test_it_is_said_what_standing_volumes_cost(deployment: Deployment, tmp_path: Path) -> None:
+    protected(deployment, FIRST, 1)
+    applied(deployment, FIRST, 1)
+    shown = standing_status.summary(deployment, vnf())["site-b"]
+    assert (shown["size_gib"], shown["data_bytes"]) == (None, None)  # an older antipode applied it
+    world, _, second = standing_world(tmp_path)
+    found = bring(world.hands(), second, world.store)
+    assert found.size_gib == 2
+    data = sum(
+        len(block)
+        for disk in world.disks.values()
+        for at in range(0, SIZE, BLOCK)
+        if (block := disk.content[at : at + BLOCK]).strip(b"\0")
+    )
+    assert found.data_bytes == data
+    again = bring(world.hands(), second, world.store)  # nothing is written
+    assert (again.outcomes, again.data_bytes) == ({}, data)
 
 
 def test_volumes_stand_for_the_points_of_one_protection_only() -> None:

@@ -40,6 +40,8 @@ class StandingStatus(BaseModel):
     not_standing: dict[str, str] = Field(description="volumes that do not stand, and why")
     written_bytes: int | None
     apply_s: float | None
+    size_gib: int | None = Field(description="of all of them, as quotas count it")
+    data_bytes: int | None = Field(description="of these, without zeros")
 
 
 class StandingStatusList(BaseModel):
@@ -144,6 +146,8 @@ def list_standing(asked: Asked, vnf: VnfName) -> StandingStatusList:
                 not_standing=one.get("not_standing") or {},
                 written_bytes=one.get("written_bytes"),
                 apply_s=one.get("apply_s"),
+                size_gib=one.get("size_gib"),
+                data_bytes=one.get("data_bytes"),
             )
             for site, one in found.items()
         ]

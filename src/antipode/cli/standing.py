@@ -89,7 +89,8 @@ class StandingList(ListCommand):
 
 class StandingRemove(ShowCommand):
     """Remove the standing volumes of a VNF at a site, with their snapshots. Those that a recovery
-    has taken stay. Take `standing` out of the VNF file first, or the service makes them again.
+    has taken stay. Take `standing` out of the VNF file first, or the service makes them again with
+    the next recovery point.
     """
 
     changes = True
@@ -112,4 +113,5 @@ class StandingRemove(ShowCommand):
                 " VNF to do so:"
             )
             confirm(self.app, question, parsed_args.vnf)
-        return columns(remove(deployment, parsed_args.vnf, parsed_args.at))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(remove(deployment, parsed_args.vnf, parsed_args.at, observer))

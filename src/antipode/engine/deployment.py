@@ -326,8 +326,8 @@ class Deployment:
 
     def mover_restores(self, site: str) -> bool:
         """Whether recoveries at a site have the mover write volumes where none stand."""
-        settings = self.config.site(site).mover
-        return settings is not None and settings.restores
+        known = self.config.sites.get(site)
+        return known is not None and known.mover is not None and known.mover.restores
 
     def dns(self, wanted: str | None = None) -> DnsProvider:
         """A DNS provider of the configuration; the only one by default.

@@ -29,6 +29,8 @@ SNAPSHOT = "antipode:standing-snapshot"
 """the snapshot from before the last write, and the backup that it holds: `SNAPSHOT@BACKUP`"""
 READ_AT = "antipode:standing-read-at"
 """when all of it was read for the last time, in seconds since the epoch"""
+DATA = "antipode:standing-data"
+"""how many bytes of it are not zeros"""
 RETIRED = "antipode:standing-retired"
 """a process that cannot be seen may still write it: it is of no more use, and is removed"""
 NO_SNAPSHOT = "none"
@@ -60,6 +62,8 @@ class Standing:
     """the backup that it holds"""
     read_at: float
     """seconds since the epoch; 0: never"""
+    data_bytes: int = 0
+    """bytes that are not zeros; 0: not known"""
 
     @property
     def is_at_rest(self) -> bool:
@@ -128,6 +132,7 @@ def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
         snapshot=snapshot if held else None,
         snapshot_holds=held or None,
         read_at=read_at,
+        data_bytes=int(said) if (said := str(metadata.get(DATA) or "")).isdecimal() else 0,
     )
 
 

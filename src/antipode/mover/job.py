@@ -81,6 +81,8 @@ class Outcome(Model):
     """bytes, as all that follow"""
     written: int = 0
     zeroed: int = 0
+    data: int = 0
+    """bytes of the volume that are not zeros"""
     foreign: int = 0
     """blocks that held something else than was known of them"""
     seconds: float = 0.0

@@ -48,6 +48,8 @@ class Moved:
     """bytes, without zeros"""
     zeroed: int = 0
     """bytes"""
+    data: int = 0
+    """bytes of the volume that are not zeros, in whole blocks"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Survey:
     """`KEPT`, `ZEROS` or `DATA` of each block"""
     foreign: int = 0
     """blocks that held something else than was known of them"""
+    zeros: int = 0
+    """blocks that are to be zeros, or are"""
 
 
 def move(
@@ -100,10 +104,11 @@ def survey(wish: Wish, target: Target) -> Survey:
     known = wish.holds
     if known is not None and (known.block, known.blocks) != (chain.block, chain.sums.blocks):
         known = None  # the backups are of other settings, or of another size
-    blocks, foreign = bytearray(chain.sums.blocks), 0
+    blocks, foreign, zeros = bytearray(chain.sums.blocks), 0, 0
     for first in range(0, len(blocks), WINDOW):
         end = min(first + WINDOW, len(blocks))
         want = chain.sums.between(first, end)
+        zeros += want.count(_zeros(chain.block))
         if wish.is_new:
             _apart(blocks, chain, first, want)
             _spare_zeros(blocks, chain, first, end, target)
@@ -118,7 +123,7 @@ def survey(wish: Wish, target: Target) -> Survey:
             foreign += _different(known.between(first, end), there)
         if want != there:
             _apart(blocks, chain, first, want, there)
-    return Survey(chain, blocks, foreign)
+    return Survey(chain, blocks, foreign, zeros)
 
 
 def write(
@@ -158,7 +163,8 @@ def write(
     target.flush()
     _read_again(chain, target, blocks)
     may_write()
-    return Moved(blocks.count(DONE), objects, fetched, written, zeroed)
+    data = max(chain.size - found.zeros * chain.block, 0)
+    return Moved(blocks.count(DONE), objects, fetched, written, zeroed, data)
 
 
 def _apart(

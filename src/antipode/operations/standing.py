@@ -7,14 +7,12 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
-from antipode.engine.timeline import Observer
-from antipode.errors import Busy, InvalidInput
-from antipode.model.standing import is_standing_of
-from antipode.model.steps import Unrecorded
+from antipode.engine.timeline import Observer, Unobserved
+from antipode.errors import InvalidInput
 from antipode.model.vnf import Vnf
-from antipode.recover.standing import Hands, listed, remove_all
-from antipode.runs import find_kind
+from antipode.recover.standing import listed
 from antipode.runs import standing as run_kind
+from antipode.runs import standing_removal
 from antipode.runs.standing_status import active_site
 from antipode.store.tables import RunRow
 from antipode.vault import points
@@ -104,8 +102,10 @@ def volumes(deployment: Deployment, name: str, site: str | None) -> list[Json]:
     ]
 
 
-def remove(deployment: Deployment, name: str, site: str | None) -> Json:
-    """Remove the standing volumes of a VNF at a site, with their snapshots; a record of it.
+def remove(
+    deployment: Deployment, name: str, site: str | None, observer: Observer | None = None
+) -> Json:
+    """Remove the standing volumes of a VNF at a site, with their snapshots, by a run; its record.
 
     Those that a recovery has taken are its own.
 
@@ -115,14 +115,6 @@ def remove(deployment: Deployment, name: str, site: str | None) -> Json:
         SiteUnreachable: the site does not answer.
     """
     vnf = deployment.vnfs.get(name)
-    chosen = _any_site_of(deployment, vnf, site)
-    for row in deployment.runs.open(name):
-        kind = find_kind(row.kind)
-        if kind is not None and (kind.is_recovery or kind.gives_way):
-            raise Busy(f"{row.id} of {name} has not ended, and may use its standing volumes")
-    there = deployment.site(chosen, vnf)
-    before = [v["id"] for v in there.volumes.volumes() if is_standing_of(v, name)]
-    mover = deployment.mover(there, vnf.primary, vnf.store, None)
-    hands = Hands(there, name, mover, Unrecorded())
-    left = remove_all(hands)
-    return {"vnf": name, "site": chosen, "volumes": len(before), "left": left}
+    row = standing_removal.requested(deployment, name, _any_site_of(deployment, vnf, site))
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, standing_removal.KIND, claim, observer or Unobserved())

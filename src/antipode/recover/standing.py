@@ -24,6 +24,7 @@ from antipode.model.marks import VOLUME, made_by
 from antipode.model.source import BackupRecord, Delta
 from antipode.model.standing import (
     CLAIM,
+    DATA,
     HOLDS,
     NO_SNAPSHOT,
     OF_SNAPSHOT,
@@ -73,6 +74,7 @@ class StandingSteps(StepName):
     SNAPSHOT = "", "snapshot standing volumes"
     WRITE = "", "write standing volumes"
     TAKE = "", "take standing volume"
+    REMOVE = "", "remove standing volumes"
     GIVE_BACK = "", "give standing volumes back"
     REMOVE_SNAPSHOTS = "", "remove snapshots of standing volumes"
 
@@ -122,6 +124,10 @@ class Brought:
     """by the volume that each stands for, without those that were there already"""
     problems: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    size_gib: int = 0
+    """of all standing volumes of the VNF at the site, which is what quotas count"""
+    data_bytes: int = 0
+    """of these, without zeros: thin storage uses so many"""
 
 
 def listed(volumes: Iterable[Json], vnf: str) -> dict[str, list[Standing]]:
@@ -171,6 +177,9 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
     if not done.problems:
         _forget_snapshots(h, done)
     _remove_retired(h, done)
+    standing_now = [s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same]
+    done.size_gib = sum(s.size_gib for s in standing_now)
+    done.data_bytes = sum(s.data_bytes for s in standing_now)
     done.left += [
         f"volume {other.id} stands for {source}, which no standing volume gets from this point"
         for source, same in there.items()
@@ -536,7 +545,7 @@ def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
     if not outcome.is_done:
         h.site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
         return
-    noted = {HOLDS: f"{job.wanted}@{job.claim}"}
+    noted = {HOLDS: f"{job.wanted}@{job.claim}", DATA: str(outcome.data)}
     if job.is_read:
         noted[READ_AT] = str(int(h.now()))
     h.site.volumes.merge_metadata(job.volume, noted)

@@ -24,6 +24,7 @@ KINDS: Registry[RunKind] = Registry(
         "commit": "antipode.runs.commit:KIND",
         "drill": "antipode.runs.drill:KIND",
         "standing": "antipode.runs.standing:KIND",
+        "standing-removal": "antipode.runs.standing_removal:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
         "plan-precheck": "antipode.runs.plan:PRECHECK",
         "plan-drill": "antipode.runs.plan:DRILL",

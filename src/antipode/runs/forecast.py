@@ -18,9 +18,10 @@ from antipode.engine.run import Run
 from antipode.errors import Stopped
 from antipode.model.forecast import Forecast
 from antipode.model.point import RecoveryPoint
+from antipode.model.steps import StepName
 from antipode.recover.queueing import Batch, ServerWork, VnfWork, simulate
 from antipode.recover.sources import PROVIDERS
-from antipode.runs import kind_of
+from antipode.runs import kind_of, standing_status
 from antipode.runs.measured import (
     Choice,
     Measured,
@@ -78,10 +79,12 @@ def together(
     names = [point.vnf.vnf for g in groups for point in g.points]
     best = {site: _best(deployment, site) for site in sorted({to[name] for name in names})}
     found = {name: best[to[name]][0] for name in names}
+    every = {point.vnf.vnf: point for g in groups for point in g.points}
+    roads = {
+        name: _roads(deployment, point, to[name], found[name]) for name, point in every.items()
+    }
     unmeasured = {
-        point.vnf.vnf: _unmeasured(point, found[point.vnf.vnf])
-        for g in groups
-        for point in g.points
+        name: _unmeasured(point, found[name], roads[name]) for name, point in every.items()
     }
     missing = list(dict.fromkeys(what for each in unmeasured.values() for what in each))
     if missing:
@@ -100,8 +103,17 @@ def together(
         }
         return Joint(each, dict.fromkeys(names), nothing)
     restores = deployment.config.limits.restores
-    usual = simulate(_batches(groups, found, to, kind, typical), restores)
-    slow = simulate(_batches(groups, found, to, kind, high), restores)
+
+    def batches(choice: Choice) -> list[Batch]:
+        def work(point: RecoveryPoint) -> VnfWork:
+            name = point.vnf.vnf
+            made = _work(point, found[name], roads[name], kind, choice)
+            return replace(made, site=to[name])
+
+        return [Batch([work(point) for point in g.points], g.at_once) for g in groups]
+
+    usual = simulate(batches(typical), restores)
+    slow = simulate(batches(high), restores)
     past = {name: _past_error_s(deployment, name, to[name], kind) for name in names}
     each = {
         name: Forecast(
@@ -139,33 +151,71 @@ def _best(deployment: Deployment, site: str) -> tuple[Measured, list[str]]:
     return Measured(), ["no failover and no drill has succeeded yet as far as this host knows"]
 
 
-def _unmeasured(point: RecoveryPoint, found: Measured) -> list[str]:
+@dataclass(frozen=True)
+class _Road:
+    """How a volume would come."""
+
+    step: StepName | None
+    """the step that it takes; None: none"""
+    size: float = 0.0
+    """bytes on which its time depends"""
+    records: int = 0
+    """of backups, which are imported for it"""
+    turn: str = ""
+    """those of the same come one after another; empty: it waits for none"""
+    is_quick: bool = False
+    """it takes next to nothing, also where that was never measured"""
+
+
+def _roads(
+    deployment: Deployment, point: RecoveryPoint, site: str, found: Measured
+) -> dict[str, _Road]:
+    """By the id of a disk, how it would come at a site: from a standing volume that is at the
+    point, written by the mover where that was measured, or as its kind of source brings it.
+    """
+    not_standing = standing_status.stands_at(deployment, point.vnf.vnf, site, point.id)
+    restores = deployment.mover_restores(site)
+    roads = {}
+    for server in point.topology.servers:
+        for disk in server.disks:
+            source = point.source_of(disk.id)
+            provider = PROVIDERS.get(source.kind)
+            writes = provider.written_step if restores and provider.is_written(source) else None
+            stands = not_standing is not None and not {disk.name, disk.id} & set(not_standing)
+            if stands and provider.standing_step is not None:
+                roads[disk.id] = _Road(provider.standing_step, is_quick=True)
+            elif writes is not None and found.volumes.get(writes.words):
+                roads[disk.id] = _Road(writes, source.size_gib << 30)
+            else:
+                roads[disk.id] = _Road(
+                    provider.volume_step,
+                    provider.moved_bytes(source),
+                    provider.records(source),
+                    source.reference if provider.takes_turns else "",
+                )
+    return roads
+
+
+def _unmeasured(point: RecoveryPoint, found: Measured, roads: Mapping[str, _Road]) -> list[str]:
     """What a recovery needs and was never measured."""
-    lacking: list[str] = []
-    providers = {kind: PROVIDERS.get(kind) for kind in point.kinds}
-    for kind, provider in providers.items():
-        if provider.volume_step is not None and not found.volumes.get(provider.volume_step.words):
-            lacking.append(f"volumes of {kind}")
+    lacking = [
+        f"volumes of {point.source_of(disk).kind}"
+        for disk, road in roads.items()
+        if road.step is not None and not road.is_quick and not found.volumes.get(road.step.words)
+    ]
+    lacking = list(dict.fromkeys(lacking))
     if not any(found.boots.values()):
         lacking.append("boots")
     return lacking
 
 
-def _batches(
-    groups: Sequence[Group],
-    found: Mapping[str, Measured],
-    to: Mapping[str, str],
+def _work(
+    point: RecoveryPoint,
+    found: Measured,
+    roads: Mapping[str, _Road],
     kind: RunKind,
     choice: Choice,
-) -> list[Batch]:
-    def work(point: RecoveryPoint) -> VnfWork:
-        name = point.vnf.vnf
-        return replace(_work(point, found[name], kind, choice), site=to[name])
-
-    return [Batch([work(point) for point in g.points], g.at_once) for g in groups]
-
-
-def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) -> VnfWork:
+) -> VnfWork:
     name, vnf = point.vnf.vnf, point.vnf
     labels = {m.label: s.name for m, s in zip(vnf.members, point.topology.servers, strict=True)}
     before = vnf.predecessors()
@@ -173,17 +223,14 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
     servers = []
     turns: Counter[str] = Counter()
     for member, server in zip(vnf.members, point.topology.servers, strict=True):
-        sources = [point.source_of(disk.id) for disk in server.disks]
-        records = sum(PROVIDERS.get(s.kind).records(s) for s in sources)
+        of_disks = [roads[disk.id] for disk in server.disks]
+        records = sum(road.records for road in of_disks)
         volumes = []
-        for source in sources:
-            provider = PROVIDERS.get(source.kind)
-            if provider.volume_step is not None:
-                samples = found.volumes[provider.volume_step.words]
-                if provider.takes_turns:
-                    turns[source.reference] += 1
-                seconds = duration(samples, provider.moved_bytes(source), choice)
-                volumes.append(seconds * max(turns[source.reference], 1))
+        for road in of_disks:
+            if road.step is not None and (samples := found.volumes.get(road.step.words)):
+                turns[road.turn] += 1
+                seconds = duration(samples, road.size, choice)
+                volumes.append(seconds * (turns[road.turn] if road.turn else 1))
         is_probed = member.answers is not None or member.drill is not None
         answers = of_one_or_all(found.answers, name) if is_probed else []
         servers.append(
@@ -194,7 +241,7 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
                 else 0.0,
                 volumes_s=volumes,
                 ports_s=choice(found.ports) if found.ports else 0.0,
-                compares_s=compares * len(sources) if kind.compare_step is not None else 0.0,
+                compares_s=compares * len(of_disks) if kind.compare_step is not None else 0.0,
                 boot_s=choice(of_one_or_all(found.boots, name)),
                 answers_s=choice(answers) if answers else 0.0,
                 after=sorted(labels[other] for other in before[member.label]),

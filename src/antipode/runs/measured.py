@@ -120,7 +120,7 @@ def measured(deployment: Deployment, site: str | None) -> Measured:
 
 
 def _add(found: Measured, row: RunRow, steps: Sequence[StepRow]) -> None:
-    volume_steps = {words for words in map(_volume_step, PROVIDERS.names) if words is not None}
+    volume_steps = {words for kind in PROVIDERS.names for words in _volume_steps(kind)}
     kind = find_kind(row.kind)
     compare_step = kind.compare_step if kind is not None else None
     first: list[float] = []
@@ -131,7 +131,8 @@ def _add(found: Measured, row: RunRow, steps: Sequence[StepRow]) -> None:
         seconds, facts = step.ended_at - step.started_at, step.result
         if step.name in volume_steps:
             first.append(step.started_at)
-            if not facts.get("found"):
+            # of a road that has not led to a volume nothing is known
+            if not facts.get("found") and facts.get("volume_id", "") is not None:
                 size = facts.get("moved_bytes", facts.get("volume_bytes", 0))
                 found.volumes[step.name].append(Sample(float(size), seconds))
         elif step.name == Steps.IMPORT_RECORDS.words:
@@ -164,6 +165,7 @@ def _end(row: RunRow, steps: Iterable[StepRow], otherwise: float) -> float:
     return next((moment for moment in complete if moment is not None), otherwise)
 
 
-def _volume_step(kind: str) -> str | None:
-    step = PROVIDERS.get(kind).volume_step
-    return None if step is None else step.words
+def _volume_steps(kind: str) -> list[str]:
+    provider = PROVIDERS.get(kind)
+    steps = (provider.volume_step, provider.standing_step, provider.written_step)
+    return [step.words for step in steps if step is not None]

@@ -30,6 +30,7 @@ from antipode.runs.standing_status import (
     applies_at,
     doubt,
     newest_point,
+    removed_since,
     wanted,
 )
 from antipode.store.tables import RunRow
@@ -209,6 +210,8 @@ def _apply(run: Run) -> None:
         fetched_bytes=sum(o.fetched for o in outcomes),
         written_bytes=sum(o.written + o.zeroed for o in outcomes),
         foreign_blocks=sum(o.foreign for o in outcomes),
+        size_gib=done.size_gib,
+        data_bytes=done.data_bytes,
         left=done.left,
         apply_s=round(time.monotonic() - began, 3),
     )
@@ -259,6 +262,8 @@ def due(
     for site in vnf.sites:
         if site == active_site(deployment, vnf) or deployment.config.site(site).mover is None:
             continue
+        if removed_since(deployment, vnf.vnf, site, made.ended_at or made.started_at) is not None:
+            continue  # the next point is applied
         same = applies_at(deployment, vnf.vnf, site)
         if any(r.ended_at is None for r in same):
             continue

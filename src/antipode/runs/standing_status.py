@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PROTECT, APPLY, FAILOVER = "protect", "standing", "failover"
 """The kinds of runs that make recovery points, that apply them, and that take what stands."""
+REMOVAL = "standing-removal"
+"""That which removes what stands."""
 _NOT_BEGUN = ("queued", AWAITING, *NEVER_BEGUN)
 LOOKED_AT = 50
 """The newest runs of a kind that tell what is due."""
@@ -70,6 +72,31 @@ def doubt(deployment: Deployment, vnf: str, site: str, applied: RunRow) -> RunRo
     return None
 
 
+def removed_since(deployment: Deployment, vnf: str, site: str, moment: float) -> RunRow | None:
+    """The newest run that has begun to remove the standing volumes at a site since a moment, in
+    seconds since the epoch.
+    """
+    for row in deployment.runs.of_kind(REMOVAL, vnf, LOOKED_AT):
+        is_here = (row.request or {}).get("site") == site
+        if is_here and row.state not in _NOT_BEGUN and row.started_at >= moment:
+            return row
+    return None
+
+
+def stands_at(deployment: Deployment, vnf: str, site: str, point: str) -> dict[str, str] | None:
+    """The volumes that do not stand, with the reason, where all others stand at a recovery point as
+    far as the database knows; None where they do not.
+    """
+    applied = next((r for r in applies_at(deployment, vnf, site) if r.state == "succeeded"), None)
+    if applied is None or applied.result.get("recovery_point") != point:
+        return None
+    if doubt(deployment, vnf, site, applied) is not None:
+        return None
+    if removed_since(deployment, vnf, site, applied.started_at) is not None:
+        return None
+    return dict(applied.result.get("not_standing") or {})
+
+
 def summary(deployment: Deployment, vnf: Vnf) -> dict[str, Any]:
     """What this installation knows of the standing volumes of a VNF, by site; empty where none are
     wanted. No site is called.
@@ -94,6 +121,10 @@ def _of_site(deployment: Deployment, vnf: str, site: str, newest: RunRow | None)
     applied = next((r for r in rows if r.state == "succeeded"), None)
     if applied is None:
         return {"state": "no recovery point was applied yet"}
+    if (removal := removed_since(deployment, vnf, site, applied.started_at)) is not None:
+        if removal.state == "succeeded" and not removal.result.get("left"):
+            return {"state": f"removed by {removal.id}; the next recovery point is applied"}
+        return {"state": f"{removal.id} has removed them in part, or is about to remove them"}
     result = applied.result
     found: dict[str, Any] = {
         "recovery_point": result["recovery_point"],
@@ -103,6 +134,8 @@ def _of_site(deployment: Deployment, vnf: str, site: str, newest: RunRow | None)
         "fetched_bytes": result["fetched_bytes"],
         "foreign_blocks": result["foreign_blocks"],
         "apply_s": result["apply_s"],
+        "size_gib": result.get("size_gib"),
+        "data_bytes": result.get("data_bytes"),
     }
     lag_s = None
     if newest is not None:

@@ -255,6 +255,18 @@ def _of_standing(deployment: Deployment) -> Iterator[Metric]:
         [(v, s, there["written_bytes"]) for v, s, there in found],
     )
     yield gauge(
+        "antipode_standing_size_bytes",
+        "Size of all standing volumes of a VNF, as quotas count it.",
+        ["vnf", "site"],
+        [(v, s, there["size_gib"] << 30) for v, s, there in found if there["size_gib"]],
+    )
+    yield gauge(
+        "antipode_standing_data_bytes",
+        "Bytes of standing volumes that are not zeros, which is what thin storage uses.",
+        ["vnf", "site"],
+        [(v, s, there["data_bytes"]) for v, s, there in found if there["data_bytes"]],
+    )
+    yield gauge(
         "antipode_standing_foreign_blocks",
         "Blocks that held something else than was known, when all was read for the last apply.",
         ["vnf", "site"],

@@ -13,6 +13,7 @@ from antipode import libraries
 from antipode.errors import RecoveryPointInvalid
 
 Packed = bytes | bytearray
+_PIECE = 1 << 20
 
 
 def decompress(data: Packed, compression: str, length: int, name: str) -> Packed:
@@ -47,8 +48,21 @@ def _none(data: Packed, length: int) -> Packed:
     return data
 
 
-def _zlib(data: Packed, length: int) -> bytes:
-    return zlib.decompressobj().decompress(data, length + 1)
+def _zlib(data: Packed, length: int) -> Packed:
+    """Piece by piece, as zlib holds all that it is given and gives at once two times."""
+    unpacking, found, at = zlib.decompressobj(), bytearray(length), 0
+    packed = memoryview(data)
+    for begin in range(0, len(packed), _PIECE):
+        rest: Packed | memoryview = packed[begin : begin + _PIECE]
+        while True:
+            piece = unpacking.decompress(rest, _PIECE)
+            if at + len(piece) > length:
+                return bytes(length + 1)
+            found[at : at + len(piece)] = piece
+            at, rest = at + len(piece), unpacking.unconsumed_tail
+            if len(piece) < _PIECE and not rest:
+                break
+    return found if at == length else found[:at]
 
 
 def _bz2(data: Packed, length: int) -> bytes:

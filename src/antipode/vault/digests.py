@@ -91,7 +91,7 @@ def read_digests(store: Readable, container: str, prefix: str, block: int) -> Di
     return Digests(block, bytes(sums))
 
 
-def _plain_objects(store: Readable, container: str, prefix: str) -> Iterator[bytes]:
+def _plain_objects(store: Readable, container: str, prefix: str) -> Iterator[bytes | bytearray]:
     """What a full backup holds, one object after another from the volume's beginning on."""
     name = f"{prefix}_metadata"
     entries = answers.OBJECT_LIST.read(_document(store, container, name), container, name)

@@ -34,6 +34,10 @@ class VolumeProvider(ABC):
     """whether volumes of one source, as those of clones are, come one after another"""
     volume_step: ClassVar[StepName | None] = None
     """the step in which a volume comes, whose time is measured; None: it takes none"""
+    standing_step: ClassVar[StepName | None] = None
+    """the same, where it stands at the recovery point already"""
+    written_step: ClassVar[StepName | None] = None
+    """the same, where the mover writes it"""
 
     @abstractmethod
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
@@ -69,6 +73,10 @@ class VolumeProvider(ABC):
     def moved_bytes(self, source: VolumeSource) -> int:
         """How many bytes `volume_step` writes for a source; 0: its time does not depend on any."""
         return 0
+
+    def is_written(self, source: VolumeSource) -> bool:
+        """Whether the mover writes volumes from a source, where a host has it do so."""
+        return False
 
     def records(self, source: VolumeSource) -> int:
         """How many records of backups are imported for a source at a site that knows none."""

@@ -35,7 +35,7 @@ from antipode.recover.sources import (
     zeros,
 )
 from antipode.recover.sources.finish import put_right
-from antipode.recover.standing import keep_taken
+from antipode.recover.standing import StandingSteps, keep_taken
 from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class FromBackups(VolumeProvider):
     kind = "backup-chain"
     takes_turns = True
     volume_step = Steps.RESTORE_VOLUME
+    standing_step = StandingSteps.TAKE
+    written_step = written.WrittenSteps.WRITE
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         try:
@@ -150,6 +152,9 @@ class FromBackups(VolumeProvider):
         increments = backup_chain(source)[1:]
         stored = (r.stored.bytes for r in increments if r.stored is not None)
         return (source.size_gib << 30) + sum(stored)
+
+    def is_written(self, source: VolumeSource) -> bool:
+        return written.why_not(source) is None
 
     def records(self, source: VolumeSource) -> int:
         return len(backup_chain(source))

@@ -17,7 +17,7 @@ from antipode.model.steps import Timeline
 from antipode.protect import volume_keys
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import VolumeProvider, standing, written
-from antipode.recover.standing import keep_taken
+from antipode.recover.standing import StandingSteps, keep_taken
 from antipode.vault.verify import Finding, stored_delta, verify_deltas
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ LOOKS_AT_ONCE = 8
 class FromChangeStreams(VolumeProvider):
     kind = "change-stream"
     volume_step = written.WrittenSteps.WRITE
+    standing_step = StandingSteps.TAKE
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         if not site.attaches:
