@@ -19,7 +19,7 @@ from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
 from bench import engine, tidy, verdict
-from bench.clients import Act, Antipode, Client, CommandLine, Floor
+from bench.clients import Act, Antipode, Client, CommandLine, Floor, remove_vault
 from bench.cloud import Cloud, Failed
 from bench.floor import discover, read_vnf, stop
 from bench.spent import ClientFailed
@@ -132,7 +132,7 @@ def measure(
             except ClientFailed as failure:
                 say(f"round {number} {client.name} FAILED: {failure}")
                 failures.append(f"round {number}, {client.name}: {failure}")
-        antipode.remove_vault(Cloud(BACKUP_STORE.name))
+        remove_vault(Cloud(BACKUP_STORE.name), antipode.vault)
     except (ClientException, Failed, LabError, KeyboardInterrupt, SystemExit) as error:
         failures.append(f"ended early: {type(error).__name__} {error}")
     return samples, failures

@@ -195,19 +195,33 @@ class Antipode:
             if act == "recover"
             else _committed(shown)
         )
-        if act == "incremental" and not said["incremental"]:
-            raise ClientFailed(
-                f"antipode made a full backup where an increment was wanted; see run {said['run']}"
-            )
+        if act == "incremental":
+            must_be_incremental(said)
         return Turn(done - spent.began, said.get("quiesce_window_s"), spent.cpu_s, spent.calls)
 
-    def remove_vault(self, site: Cloud) -> None:
-        """Remove the container with the manifests; the backups they name are gone by then."""
-        store = Adapter(site.session, service_type="object-store", interface="public")
-        path = f"/{self.vault}"
-        listed = store.get(path, params={"format": "json"}, raise_exc=False)
-        if listed.status_code == 404:
-            return
-        for found in listed.json():
-            store.delete(f"{path}/{found['name']}")
-        store.delete(path)
+
+def must_be_incremental(said: Mapping[str, Any]) -> None:
+    """See that what a protection has made rests on the backups before.
+
+    Args:
+        said: what the command has printed.
+
+    Raises:
+        ClientFailed: it does not.
+    """
+    if not said["incremental"]:
+        raise ClientFailed(
+            f"antipode made a full backup where an increment was wanted; see run {said['run']}"
+        )
+
+
+def remove_vault(site: Cloud, vault: str) -> None:
+    """Remove the container with the manifests; the backups they name are gone by then."""
+    store = Adapter(site.session, service_type="object-store", interface="public")
+    path = f"/{vault}"
+    listed = store.get(path, params={"format": "json"}, raise_exc=False)
+    if listed.status_code == 404:
+        return
+    for found in listed.json():
+        store.delete(f"{path}/{found['name']}")
+    store.delete(path)

@@ -22,7 +22,14 @@ from typing import Any
 from antipode.model.vnf import Vnf
 from bench import tidy, verdict
 from bench.__main__ import BUILD, CHANGED_MIB, FILL_MIB, NotMeasured, find, say
-from bench.clients import Turn, client_environment, committed_at, turn_of
+from bench.clients import (
+    Turn,
+    client_environment,
+    committed_at,
+    must_be_incremental,
+    remove_vault,
+    turn_of,
+)
 from bench.cloud import Cloud, Failed, until
 from bench.floor import at_once, discover, read_vnf, remove_snapshots, snapshot_quiesced, stop
 from bench.spent import ClientFailed, run
@@ -30,7 +37,7 @@ from lab import canary, extras
 from lab.desk import EXAMPLE, STORAGE, Desk
 from lab.errors import LabError
 from lab.services.operator_rbd import replication_settings
-from lab.site import SITES
+from lab.site import BACKUP_STORE, SITES
 
 NAME = "bench-replicated"
 ARRIVES_S = 300.0
@@ -101,6 +108,8 @@ class Points:
         environment = {**client_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
         spent = run(command, environment, log)
         said = json.loads(spent.output)
+        if client == "incremental":
+            must_be_incremental(said)
         seconds = committed_at(self._desk, said["run"]) - spent.began
         return Turn(seconds, said.get("quiesce_window_s"), spent.cpu_s, spent.calls)
 
@@ -185,7 +194,8 @@ def _measured(given: argparse.Namespace, vnf: Vnf) -> int:
         found = find(vnf)
         before = tidy.belongings(found)
         canary.fill(site, FILL_MIB)
-        desk = Desk((folder / "antipode").resolve(), vault=f"antipode-bench-{time.time_ns()}")
+        vault = f"antipode-bench-{time.time_ns()}"
+        desk = Desk((folder / "antipode").resolve(), vault=vault)
         points = Points(given.vnf, vnf, folder, desk)
         try:
             points.prepare()
@@ -194,6 +204,7 @@ def _measured(given: argparse.Namespace, vnf: Vnf) -> int:
         finally:
             tidy.thaw_all(found)
             tidy.remove_new(found, before)
+            remove_vault(Cloud(BACKUP_STORE.name), vault)
     except (ClientFailed, Failed, LabError, NotMeasured) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
