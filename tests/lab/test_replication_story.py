@@ -5,12 +5,9 @@ and the VNF comes back at site-b without its former site, every record counted.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +18,23 @@ from antipode.sandbox.story import recovered_last
 from lab import canary, power, wan
 from lab.checker import check
 from lab.desk import PROJECT as TREE
-from lab.desk import STORAGE, Desk
+from lab.desk import Desk
 from lab.services import identity
-from lab.services.operator_rbd import replication_settings
 from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
 from lab.waiting import wait_until
-from tests.lab.awaited import AwaitedWitness
 from tests.lab.holdings import what_is_there
+from tests.lab.replicated import (
+    VNF,
+    assert_recovered,
+    file_of_replicated,
+    protect,
+    replicated_canary,
+    storage_states,
+)
 from tests.lab.with_replication import add_replication
 
 pytestmark = pytest.mark.lab
-VNF = "canary"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,46 +44,8 @@ def with_replication() -> None:
 
 @pytest.fixture
 def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    """The canary runs at site-a, and its volumes are replicated to site-b."""
-    for site in SITES.values():
-        canary.remove(site)
-    canary.create(SITES["site-a"])
-    desk = Desk(tmp_path / "desk", f"antipode-test-{time.time_ns()}")
-    protection = {"option": "replication", "quiesce": {"timeout": "60s"}}
-    datastores = {"disks": {"storage": STORAGE}}
-    desk.tell("vnf", "add", str(vnf_file(datastores=datastores, protections=[protection])))
-    desk.tell("datastore", "prepare", VNF, "--wait")
-    yield desk
-    for site in SITES.values():
-        canary.remove(site)
-
-
-@dataclass
-class Made:
-    """A recovery point, and what the members had made durable when it was made."""
-
-    record: dict[str, Any]
-    frozen_last: dict[str, int]
-    boots: dict[str, int]
-
-
-def protect(desk: Desk) -> Made:
-    site_a = SITES["site-a"]
-    servers = canary.create(site_a)
-    canary.wait_for_records(site_a, 20)
-    with AwaitedWitness(site_a, servers) as witness:
-        record = desk.ask("protect", VNF)
-    assert witness.sightings and not witness.disagreements
-    boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
-    return Made(record, witness.frozen_last, boots)
-
-
-def assert_recovered(site: Site, made: Made) -> None:
-    """The VNF works there, its chain is whole, and it has each record of the point and no other."""
-    canary.wait_for_records(site, 10)
-    report = check(canary.records(site))
-    assert report.consistent, report
-    assert recovered_last(report, made.boots) == made.frozen_last
+    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
+        yield desk
 
 
 def test_a_killed_site_comes_back_from_the_newest_state_that_arrived(
@@ -119,13 +83,7 @@ def test_an_isolated_site_is_not_needed_and_a_drill_leaves_nothing(
 
 
 def test_a_point_goes_at_both_sites_when_it_expires(replicated: Desk, vnf_file: Any) -> None:
-    protection = {
-        "option": "replication",
-        "quiesce": {"timeout": "60s"},
-        "retention": {"last": 1},
-    }
-    datastores = {"disks": {"storage": STORAGE}}
-    replicated.tell("vnf", "add", str(vnf_file(datastores=datastores, protections=[protection])))
+    replicated.tell("vnf", "add", str(vnf_file(**file_of_replicated(retention={"last": 1}))))
     replicated.ask("protect", VNF)
     kept = replicated.ask("protect", VNF)["recovery_point"]
     assert [p["id"] for p in replicated.ask("recovery-point", "list", VNF)] == [kept]
@@ -156,15 +114,3 @@ def test_a_planned_migration_loses_not_one_record(
     canary.wait_for_records(site_b, 10)
     old = list(identity.connect(site_a, "antipode", PROJECT).compute.servers())
     assert [(s.status, s.is_locked) for s in old] == [("SHUTOFF", True)] * len(MEMBERS)
-
-
-def storage_states(site: Site) -> dict[str, set[str]]:
-    """The snapshots of each image of a site, asked of Ceph and not of antipode."""
-    rbd = [str(replication_settings(site).rbd)]
-
-    def asked(*arguments: str) -> Any:
-        command = [*rbd, *arguments, "--format", "json"]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-    images = [i for i in asked("ls", "volumes") if i.startswith("volume-")]
-    return {i: {s["name"] for s in asked("snap", "ls", f"volumes/{i}")} for i in images}
