@@ -98,6 +98,7 @@ bench: lab                ## antipode beside a floor and beside the openstack co
 	$(BIN)/python -m lab.canary remove site-b
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.replicated
+	$(BIN)/python -m bench.standing
 
 bench-week: $(READY)      ## a week of 200 VNFs by a played clock, on two hosts that are killed
 	$(BIN)/python -m bench.week

@@ -10,10 +10,10 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 import pytest
 
 from antipode.sandbox import canary, desk, records
+from tests.movers import movers
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, quiesced_within, until
 from tests.sandbox.test_api import serving
 from tests.sandbox.test_failover_failures import FAILOVER, expect_one_of_everything
@@ -112,16 +112,6 @@ def test_a_drill_leaves_what_stands_and_an_aborted_failover_gives_it_back(
     }
     removed = world.operator.ask("standing", "remove", "canary", "--yes")
     assert (removed["volumes"], removed["left"], there(world)) == (6, [], {})
-
-
-def movers(process: int) -> list[int]:
-    """The processes of the mover that a command has begun."""
-    return [
-        found.pid
-        for found in psutil.process_iter(["ppid", "cmdline"])
-        if found.info["ppid"] == process
-        and "antipode.mover.process" in (found.info["cmdline"] or [])
-    ]
 
 
 def attached(world: World) -> list[str]:

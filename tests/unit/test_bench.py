@@ -14,12 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from keystoneauth1.exceptions import ClientException
 
-from bench import engine, replicated, restores, verdict
+from bench import engine, replicated, restores, standing, verdict
 from bench.cloud import Cloud, Json
 from bench.floor import snapshot_quiesced
 from bench.spent import ClientFailed, Spent, run
@@ -372,3 +372,45 @@ def test_a_point_is_missed_that_fails_or_is_not_whole_when_the_next_is_due() -> 
     missed = replicated.each_minute(protect, 5, now=lambda: clock[0], sleep=sleep)
     assert missed == [1, 3]
     assert clock[0] == 4 * 60 + 5
+
+
+def round_of(**other: float) -> standing.Round:
+    usual: dict[str, Any] = {
+        "failover_s": 34.0,
+        "boot_s": 30.0,
+        "restored_failover_s": 70.0,
+        "apply_full_s": 9.0,
+        "apply_s": 3.0,
+        "write_s": 1.0,
+        "restore_s": 31.0,
+        "fetched_bytes": 1,
+        "written_bytes": 1,
+        "mover_mib": 200.0,
+        "mover_cpu_s": 1.0,
+    }
+    return standing.Round(**{**usual, **other})
+
+
+@pytest.mark.parametrize(
+    ("changed", "missed"),
+    [
+        ({}, []),
+        ({"failover_s": 36.0}, [0]),
+        ({"apply_s": 3.2}, [1]),
+        ({"mover_mib": 257.0}, [2]),
+    ],
+    ids=str,
+)
+def test_goals_of_standing_volumes_are_met_up_to_their_limits(
+    changed: dict[str, float], missed: list[int]
+) -> None:
+    said = standing.judged([round_of(**changed)])
+    assert [i for i, words in enumerate(said) if "NOT MET" in words] == missed
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel's peak is there")
+def test_the_most_memory_of_a_process_is_that_which_the_kernel_has_kept() -> None:
+    assert standing.peak_mib(os.getpid()) > 1
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert standing.peak_mib(ended.pid) == 0

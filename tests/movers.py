@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of the mover that a command has begun, found for tests that stop them."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def movers(process: int) -> list[int]:
+    """The processes of the mover that a command has begun."""
+    return [
+        found.pid
+        for found in psutil.process_iter(["ppid", "cmdline"])
+        if found.info["ppid"] == process
+        and "antipode.mover.process" in (found.info["cmdline"] or [])
+    ]
