@@ -147,6 +147,22 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
     assert not there.events
 
 
+def test_an_old_copy_in_the_way_is_named_with_its_maker_and_the_command_that_removes_it(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.servers["x"] = {
+        **A_SERVER,
+        "id": "x",
+        "name": "db",
+        "metadata": {"antipode:run": "failover-old", "antipode:key": "of another point"},
+    }
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(point, there.site)
+    (found,) = failure.value.problems
+    assert "failover-old" in found
+    assert f"antipode reprotect {VNF.vnf} --old-copy remove" in found
+
+
 def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:

@@ -19,6 +19,7 @@ from antipode.errors import PreflightFailed
 from antipode.model.marks import (
     DATASTORE,
     KEY,
+    RUN,
     STACK,
     carries,
     is_of_another,
@@ -263,7 +264,7 @@ class _Planner:
             if not carries(other, key) and is_of_another(other, self._point.vnf.vnf):
                 continue  # VNFs of one project may have servers of the same names
             if not carries(other, key):
-                self.problems.append(f"there is a server {server.name} already ({other['id']})")
+                self.problems.append(self._in_the_way(server, other))
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
                 self.warnings.append(
@@ -273,6 +274,18 @@ class _Planner:
                 self._to_be_replaced.append(other["id"])
             else:
                 self._there[server.name] = other["id"]
+
+    def _in_the_way(self, server: Server, other: Json) -> str:
+        """That a server has the name of a member, and how that is resolved where it is a copy."""
+        found = f"there is a server {server.name} already ({other['id']})"
+        if (made_by := other["metadata"].get(RUN)) is None:
+            return found
+        vnf = self._point.vnf.vnf
+        return (
+            f"{found}, made by {made_by}; a recovery removes no old copy. While the active site"
+            f" answers: antipode reprotect {vnf} --old-copy remove. Else delete it by hand, with"
+            " its ports and volumes, if it is one"
+        )
 
     def _must_be_gone(self, server: Server) -> None:
         """See that the server that was captured is not at this site, under whatever name."""
