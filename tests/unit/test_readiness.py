@@ -456,6 +456,36 @@ def test_what_is_in_the_way_is_red_with_its_reason(world: World) -> None:
     assert any(r.startswith("red: plan:") for r in seen.reasons)
 
 
+def test_a_vnf_that_could_not_be_recovered_is_looked_at_again_after_its_next_point(
+    world: World,
+) -> None:
+    one = loop(world)
+    flavors, world.b.flavors = world.b.flavors, []
+    one.look()
+    assert [r.level for r in operations.ready(world.here)] == [Level.RED]
+    world.b.flavors = flavors
+    one.look()
+    assert [r.level for r in operations.ready(world.here)] == [Level.RED]  # not due yet
+    world.here.readiness.hasten("v", NOON)
+    one.look()
+    assert [r.level for r in operations.ready(world.here)] == [Level.YELLOW]
+    (due,) = world.here.readiness.looks("site-b").values()
+    world.here.readiness.hasten("v", NOON)
+    assert world.here.readiness.looks("site-b")["v"].due_at == due.due_at  # it is not red
+
+
+def test_a_protection_has_a_red_vnf_looked_at_now(world: World) -> None:
+    readiness = world.here.readiness
+    readiness.want("v", "site-b", None, NOON)
+    look = readiness.take(readiness.looks("site-b")["v"], NOON)
+    assert look is not None
+    missing = Finding(check="recovery point", level=Level.RED, detail="there is none")
+    far = time.time() + EVERY
+    readiness.keep(look, [missing], time.time(), far)
+    world.protect()
+    assert readiness.looks("site-b")["v"].due_at < far
+
+
 def test_vaults_that_do_not_answer_are_red_and_not_an_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ import threading
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from antipode import clock
 from antipode.claims.claim import Claim
 from antipode.engine.approval import must_be_approved
@@ -20,6 +22,7 @@ from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotApproved, NotFound
 from antipode.freezes.reaper import Reaper
 from antipode.logs import run_in_logs
+from antipode.store.database import now
 from antipode.store.runs import NEVER_BEGUN
 from antipode.store.tables import RunRow
 
@@ -140,7 +143,19 @@ def _forward(run: Run, kind: RunKind) -> Json:
             ) from error
         raise
     _end(run, "succeeded", None)
+    if kind.adds_points:
+        _look_again(run)
     return {"run": run.id, **run.result}
+
+
+def _look_again(run: Run) -> None:
+    """Have a service look whether the VNF can be recovered by now, where it could not: what it
+    lacked may be the point that this run has made. Nothing depends on it.
+    """
+    try:
+        run.deployment.readiness.hasten(run.vnf, now(run.deployment.database))
+    except SQLAlchemyError as error:
+        LOG.warning("whether %s can be recovered is looked at later: %s", run.vnf, error)
 
 
 def _backward(run: Run, kind: RunKind, ending: str, why: BaseException) -> Json:

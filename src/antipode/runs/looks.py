@@ -26,6 +26,7 @@ from antipode.recover import plan
 from antipode.recover.dns import switching
 from antipode.runs import drill, failover, failover_checks, preparation, runners, verify
 from antipode.runs.failover_checks import Accepted
+from antipode.screen import span
 from antipode.vault import generations, points
 from antipode.vault.generations import GivenUp
 from antipode.vault.sealing import Opened, Trust
@@ -353,7 +354,7 @@ def _drill(of: Subject, area: Area) -> None:
     if local is None or local.drill_every is None:
         return
     passed = of.deployment.runs.newest_success(drill.KIND.name, of.vnf)
-    every = f"one is wanted every {local.drill_every / 86400:.1f} days"
+    every = f"one is wanted every {span(local.drill_every)}"
     if passed is None or passed.ended_at is None:
         area.yellow(f"no drill was ever passed, and {every}: antipode drill {of.vnf}")
         return

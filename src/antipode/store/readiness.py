@@ -54,6 +54,16 @@ class Readiness:
         """Have a VNF not looked at any more; what was seen of it stays in the history."""
         self._write(known, {"is_wanted": False})
 
+    def hasten(self, vnf: str, at: float) -> None:
+        """Have a VNF that could not be recovered looked at from a moment on (seconds since the
+        epoch), as the reason may be gone.
+        """
+        red = [row.site for row in self.current(vnf) if row.level == Level.RED]
+        later = changing(LookRow).where(LookRow.vnf == vnf, LookRow.site.in_(red))
+        if red:
+            with Session(self._engine) as session, session.begin():
+                session.execute(later.where(LookRow.due_at > at).values(due_at=at))
+
     def take(self, known: LookRow, until: float) -> Look | None:
         """Take a look from other hosts until a moment; None: another has it."""
         mine = Look(known.vnf, known.site, known.taken + 1)
