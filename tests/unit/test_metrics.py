@@ -320,12 +320,12 @@ def test_what_is_to_be_removed_is_counted_once_its_time_has_come(world: World) -
         world.deployment.runs.end(run, 0, state, at, None, result)
         return run
 
-    ended("protect", "failed", 0.5)  # the service may still find something, and removes it
+    ended("protect", "failed", 0.5, left=["port p"])  # the service still tries to remove it
     ended("protect", "succeeded", 3)
     world.observer.look()
     assert world.series(name) == {}
     ended("protect", "failed", 1.5)
-    ended("drill", "aborted", 0.1, left=["port p"])
+    ended("drill", "aborted", 1.5, left=["port p"])
     ended("drill", "succeeded", 2, kept_until=time.time() - 60)
     ended("drill", "succeeded", 2, kept_until=time.time() + 60)
     failed = ended("failover", "failed", 0.1)

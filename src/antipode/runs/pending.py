@@ -30,7 +30,9 @@ class Left(StrEnum):
     DRILL = "drill"
     """the copy of a drill that was kept, and whose time is over"""
     ORPHANS = "orphans"
-    """what its rollback could not remove, or what may have appeared after its end"""
+    """what its rollback could not remove, or what may have appeared after its end, and no service
+    could look for in a day
+    """
 
 
 def pending(deployment: Deployment) -> Counter[tuple[str, Left]]:
@@ -57,6 +59,4 @@ def _left_by(deployment: Deployment, row: RunRow, now: float) -> Left | None:
     if can_be_resumed(deployment, kind, row):
         return Left.FAILED
     is_due = row.ended_at is not None and now - row.ended_at > orphans.LATE_S + SLACK_S
-    if kind.may_have_orphans(row) and (is_due or row.result.get("left")):
-        return Left.ORPHANS
-    return None
+    return Left.ORPHANS if is_due and kind.may_have_orphans(row) else None
