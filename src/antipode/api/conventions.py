@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -64,13 +65,21 @@ Moment = Annotated[str, Field(description="RFC 3339, UTC", examples=["2026-11-30
 
 def base_of(request: Request) -> str:
     """What links begin with: the URL of the configuration, else as the client has reached us."""
-    settings = request.app.state.installation.settings
-    return str(settings.url or request.base_url).rstrip("/")
+    found: str | None = getattr(request.state, "base", None)
+    if found is None:
+        settings = request.app.state.installation.settings
+        found = request.state.base = str(settings.url or request.base_url).rstrip("/")
+    return found
 
 
 def href(request: Request, *path: str) -> str:
     """A link to a resource, of the parts of its path after `/v1`."""
-    return "/".join([base_of(request), "v1", *(quote(part, safe="") for part in path)])
+    return "/".join([base_of(request), "v1", *map(_quoted, path)])
+
+
+@lru_cache(4096)
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
 
 
 def links(request: Request, *path: str, **more: Sequence[str]) -> list[Link]:

@@ -299,14 +299,21 @@ class Keystones:
         """
         if not token.isascii() or not token.isprintable() or not 0 < len(token) <= LONGEST_TOKEN:
             raise NotAuthenticated("the token is none")
-        key = hashlib.sha256(token.encode()).digest()
-        with self._lock:
-            caller, until = self._known.get(key, (None, 0.0))
-        if caller is not None and time.time() < until:
+        key = _key(token)
+        if (caller := self._cached(key)) is not None:
             return caller
         asked = [k for k in self._keystones if site in (None, k.site)]
         found = self._first(asked, lambda keystone: keystone.validate(token))
         return self._kept(key, found.caller)
+
+    def knows(self, token: str) -> bool:
+        """Whether no Keystone is asked about a token now."""
+        return self._cached(_key(token)) is not None
+
+    def _cached(self, key: bytes) -> Caller | None:
+        with self._lock:
+            caller, until = self._known.get(key, (None, 0.0))
+        return caller if time.time() < until else None
 
     def log_in(self, given: Password | ApplicationCredential, site: str | None = None) -> LoggedIn:
         """Log a user in, at one site or at the first that accepts the credentials.
@@ -319,8 +326,7 @@ class Keystones:
         if not asked:
             raise NotAuthenticated("there is no such site to log in at")
         found = self._first(asked, lambda keystone: keystone.log_in(given))
-        key = hashlib.sha256(found.token.encode()).digest()
-        return LoggedIn(self._kept(key, found.caller), found.token)
+        return LoggedIn(self._kept(_key(found.token), found.caller), found.token)
 
     def sites(self) -> list[str]:
         """The sites at which a user may log in, those that were silent a short while ago last."""
@@ -333,7 +339,7 @@ class Keystones:
     def forget(self, token: str) -> None:
         """Ask Keystone again at the next request with this token."""
         with self._lock:
-            self._known.pop(hashlib.sha256(token.encode()).digest(), None)
+            self._known.pop(_key(token), None)
 
     def close(self) -> None:
         """Ask no site any more."""
@@ -394,6 +400,11 @@ class Keystones:
         if not refusals:
             raise SiteUnreachable(f"no site can say whether these credentials are valid{silent}")
         raise NotAuthenticated(f"{refusals[0]}{silent}")
+
+
+def _key(token: str) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 def must_have_project(caller: Caller) -> None:
