@@ -218,7 +218,7 @@ def test_all_rows_of_the_second_antipode_are_kept_by_the_newest(new_database: Ne
     assert runs.to_collect(time.time()) == []
     # and what is over is pruned, with its steps
     assert runs.prunable(time.time(), 0) == ["protect-2"]
-    assert runs.delete(runs.get("protect-2"))
+    assert runs.delete([runs.get("protect-2")]) == 1
     assert {run.id for run in runs.all()} == {"protect-1", "failover-1"}
     migrated.dispose()
 

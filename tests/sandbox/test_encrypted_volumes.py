@@ -82,8 +82,8 @@ def test_an_encrypted_volume_is_refused_until_the_backup_site_can_restore_it_and
     have_type(world, there, type_id, "secret-b", key_size=512)
     assert "512" in refusals(world, "protect", "canary")
     made = there.volumes.type_encryption(type_id) or {}
-    path = f"/types/{type_id}/encryption/{made['encryption_id']}"
-    there.volumes._api.call("PUT", path, {"encryption": LUKS})
+    resource = f"/types/{type_id}/encryption/{made['encryption_id']}"
+    there.volumes._api.call("PUT", resource, {"encryption": LUKS})
 
     path = canary.path_of_volume(world.sandbox, PRIMARY, source)
     blocks.write(path, 1 << 19, CONTENT)

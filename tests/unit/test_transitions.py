@@ -121,7 +121,7 @@ def test_events_of_runs_tell_the_state_of_the_vnf(world: World) -> None:
     with pytest.raises(AntipodeError):
         world.failover(world.process())
     row = world.here.runs.all("v")[0]
-    assert [e.data.get("vnf_state") for e in _of_run(row)] == [
+    assert [e.data.get("vnf_state") for e in _of_run(row, None)] == [
         "failing-over",
         "error-failing-over",
     ]
