@@ -11,8 +11,8 @@ from lab.site import Site
 from lab.waiting import wait_until
 
 
-def in_guest(site: Site, server: str, script: str) -> str:
-    """Execute a shell script in a guest and return what it printed."""
+def in_guest(site: Site, server: str, script: str, timeout: float = 120) -> str:
+    """Execute a shell script in a guest, within `timeout` seconds, and return what it printed."""
 
     def agent(command: str, **arguments: object) -> dict[str, object]:
         said = inside.run(
@@ -35,6 +35,6 @@ def in_guest(site: Site, server: str, script: str) -> str:
         ended.extend([status] if status["exited"] else [])
         return bool(ended)
 
-    wait_until(has_ended, f"the script ended in {server}", timeout=120)
+    wait_until(has_ended, f"the script ended in {server}", timeout)
     assert ended[0]["exitcode"] == 0, ended[0]
     return base64.b64decode(str(ended[0].get("out-data", ""))).decode()

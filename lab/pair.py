@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two members of one role on a site, each with records of its own: what option 2 protects one after
-the other. The standby member boots from an image.
+the other, and of which one may be captured for both.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,10 +25,11 @@ from lab.waiting import wait_until
 
 ACTIVE, STANDBY = PAIR[0], replace(PAIR[1], boots_from_image=True)
 MEMBERS = (ACTIVE, STANDBY)
+"""The standby member boots from an image. Those of `PAIR` both boot from volumes."""
 LOOK_S = 0.1
 
 
-def create(site: Site) -> dict[str, str]:
+def create(site: Site, members: Sequence[Member] = MEMBERS) -> dict[str, str]:
     """Create the pair, and return the server id of each member by its name, when both make records.
 
     As antipode's own user: Nova boots a flavor without a disk from an image for administrators
@@ -40,9 +41,9 @@ def create(site: Site) -> dict[str, str]:
         cloud.compute.reboot_server(server, "HARD")
 
     servers = Creation(
-        cloud, site.name, image.NAME, canary.PERIOD_MS, start, 600, interval_s=0.5, members=MEMBERS
+        cloud, site.name, image.NAME, canary.PERIOD_MS, start, 600, interval_s=0.5, members=members
     ).run()
-    for member in MEMBERS:
+    for member in members:
         wait_for_records(site, member, 5)
     return servers
 
@@ -127,13 +128,24 @@ def asked(site: Site) -> Iterator[Client]:
         thread.join()
 
 
-def vnf(example: Mapping[str, Any], timeout: str = "120s") -> dict[str, Any]:
+def vnf(
+    example: Mapping[str, Any],
+    timeout: str = "120s",
+    *,
+    option: str = "server-snapshot",
+    members: Sequence[Member] = MEMBERS,
+    **changes: Any,
+) -> dict[str, Any]:
     """The VNF file of the pair.
 
     Args:
         example: that of the canary.
         timeout: how long a member may stay frozen.
+        option: that it is protected by.
+        members: those it has, where it is not both.
+        changes: other values of the file.
     """
+    not_all = {"required": False} if option == "server-snapshot" else {}
     return {
         **example,
         "vnf": "pair",
@@ -149,9 +161,8 @@ def vnf(example: Mapping[str, Any], timeout: str = "120s") -> dict[str, Any]:
                     "variables": ["ANTIPODE_LAB"],
                 },
             }
-            for member in MEMBERS
+            for member in members
         ],
-        "protections": [
-            {"option": "server-snapshot", "quiesce": {"timeout": timeout, "required": False}}
-        ],
+        "protections": [{"option": option, "quiesce": {"timeout": timeout, **not_all}}],
+        **changes,
     }  # fmt: skip
