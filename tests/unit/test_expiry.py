@@ -428,7 +428,7 @@ def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
         asked.append(vnf if isinstance(vnf, str) else vnf.vnf)
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr(run_kind, "may_be_due", fails)
+    monkeypatch.setattr(run_kind, "_may_be_due", fails)
     monkeypatch.setattr(verify_kind, "_is_due", fails)
     first = world.here.vnfs.get("v").model_copy(update={"verify_every": 60.0})
     second = first.model_copy(update={"vnf": "w"})

@@ -303,7 +303,7 @@ def test_a_site_is_up_while_it_answers(world: World, monkeypatch: pytest.MonkeyP
         return answer
 
     site = SimpleNamespace(compute=SimpleNamespace(availability_zones=asked))
-    monkeypatch.setattr(world.deployment, "site", lambda name: site)
+    monkeypatch.setattr(world.deployment, "site", lambda name, of: site)
     for is_up in (1, 0, 0, 1):
         look.look()
         assert world.series("antipode_site_up") == {("site-a",): is_up}

@@ -191,14 +191,14 @@ def test_a_database_that_is_away_is_told_and_waited_for(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conductor, "AGAIN_S", 0.3)
-    real, away = deployment.runs.open, threading.Event()
+    real, away = deployment.runs.open_bare, threading.Event()
 
-    def open_runs(vnf: str | None = None) -> list[RunRow]:
+    def open_runs() -> list[RunRow]:
         if away.is_set():
             raise ConnectionError("the database is away")
-        return real(vnf)
+        return real()
 
-    monkeypatch.setattr(deployment.runs, "open", open_runs)
+    monkeypatch.setattr(deployment.runs, "open_bare", open_runs)
     away.set()
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)) as made:
         until(lambda: made.trouble)

@@ -37,7 +37,7 @@ class Reachability:
         (GET /os-availability-zone). Whatever goes wrong there is the answer.
         """
         try:
-            self._deployment.site(self.site).compute.availability_zones()
+            self._deployment.site(self.site, None).compute.availability_zones()
         except Exception as error:
             if self.is_up is not False:
                 is_bug = not isinstance(error, AntipodeError)
