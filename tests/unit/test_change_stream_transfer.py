@@ -38,9 +38,9 @@ from antipode.protect.quiesced_snapshot.settings import Settings
 from antipode.recover.sources.change_stream import PROVIDER
 from antipode.sandbox import blocks
 from antipode.sandbox.rbd import CONDITIONS, GRAIN, SETTINGS
-from antipode.transfer import change_streams
+from antipode.transfer import change_streams, expiry
 from antipode.transfer.change_streams import CONTAINER, TRANSFER
-from antipode.transfer.stream_expiry import remove_deltas, without_deltas
+from antipode.transfer.stream_expiry import Doomed, remove_deltas, without_deltas
 from tests.unit import samples
 from tests.unit.chunked import Listed
 
@@ -333,9 +333,15 @@ def deltas(world: World) -> list[Delta]:
     return [d for point in world.points for d in point.deltas.values()]
 
 
-def expire(world: World, going: Sequence[Delta], needed: Sequence[Delta]) -> str | None:
-    store = cast(Any, world.store)
-    return remove_deltas("hlr", going, {d.id for d in needed}, store, Unrecorded())
+def expire(
+    world: World,
+    going: Sequence[Delta],
+    needed: Sequence[Delta],
+    damaged: Collection[str] = (),
+) -> set[str]:
+    """The deltas that stay."""
+    store, doomed = cast(Any, world.store), Doomed(going, damaged)
+    return set(remove_deltas("hlr", doomed, {d.id for d in needed}, store, Unrecorded()))
 
 
 def prefixes(world: World) -> set[str]:
@@ -347,9 +353,9 @@ def test_deltas_that_no_point_needs_expire_and_others_stay(world: World) -> None
     world.protect(2)
     world.protect(3, full=True)
     first, second, third = (list(p.deltas.values()) for p in world.points)
-    assert expire(world, first, [*second, *third]) is None  # the second rests on the first
+    assert expire(world, first, [*second, *third]) == set()  # the second rests on the first
     assert prefixes(world) == {d.prefix for d in [*second, *third]}
-    assert expire(world, [*first, *second], third) is None
+    assert expire(world, [*first, *second], third) == set()
     assert prefixes(world) == {d.prefix for d in third}
 
 
@@ -357,8 +363,92 @@ def test_nothing_expires_on_which_a_delta_rests_that_no_known_point_names(world:
     """That of a point in another vault, or of one that the listing lacks."""
     world.protect(1)
     world.protect(2)
-    assert expire(world, list(world.points[0].deltas.values()), []) is not None
+    going = list(world.points[0].deltas.values())
+    assert expire(world, going, []) == {d.id for d in going}
     assert len(prefixes(world)) == 4
+
+
+def test_what_a_dead_run_has_left_keeps_what_it_rests_on_and_nothing_else(world: World) -> None:
+    """Else one process that was killed for good would end the expiry of all streams."""
+    for number in (1, 2, 3, 4):
+        world.protect(number, full=number == 3)
+    first, _, third, last = (list(p.deltas.values()) for p in world.points)
+    known = {d.id for d in [*third, *last]}
+    # the run of the second was killed before its point was there
+    assert expire(world, [*first, *third, *last], []) == {d.id for d in first}
+    assert {p.rpartition("/")[2] for p in prefixes(world)}.isdisjoint(known)
+    assert len(prefixes(world)) == 4
+
+
+def test_of_a_young_run_that_no_point_names_nothing_is_known(world: World) -> None:
+    for number in (1, 2, 3):
+        world.protect(number, full=number == 3)
+    first, second, third = (list(p.deltas.values()) for p in world.points)
+    moved = next(d for d in second if d not in first)
+    young = f"hlr/protect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-1a2b3c/{moved.id}"
+    for name in [n for n in world.store.held if n.startswith(moved.prefix)]:
+        world.store.held[name.replace(moved.prefix, young)] = world.store.held.pop(name)
+    before, going = prefixes(world), [*first, *third]
+    assert expire(world, going, []) == {d.id for d in going}
+    assert prefixes(world) == before
+
+
+def test_deltas_of_a_damaged_point_are_found_by_the_run_that_made_them(world: World) -> None:
+    world.protect(1)
+    world.protect(2)
+    world.protect(3, full=True)
+    first, second, third = (list(p.deltas.values()) for p in world.points)
+    damaged = [world.points[1].id]
+    assert expire(world, [], [*first, *second, *third], damaged) == set()  # all are needed
+    assert len(prefixes(world)) == 6
+    assert expire(world, first, third, damaged) == set()
+    assert prefixes(world) == {d.prefix for d in third}
+
+
+def test_a_damaged_point_does_not_end_the_expiry_of_streams(world: World) -> None:
+    """It goes when nothing is left, so that nothing may stay because of it."""
+    world.protect(1)
+    world.protect(2)
+    world.protect(3, full=True)
+    first, second, third = world.points
+    site, store = world.site, cast(Any, world.store)
+    looking = expiry.Expiry(
+        vnf=samples.vnf(),
+        vault=cast(Any, None),
+        every_vault=cast(Any, None),
+        site=lambda _: site,
+        users=dict,
+        timeline=Unrecorded(),
+        go_on=lambda: None,
+        store=lambda name: store if name == first.site else None,
+    )
+    work = expiry._Work([first], [second.id], [], third.needed_ids(), VOLUMES, lambda _: False)
+    outcome = expiry.Outcome()
+    assert expiry._remove_streams(looking, work, first.site, outcome) == set()
+    assert outcome.left == []
+    assert prefixes(world) == {d.prefix for d in third.deltas.values()}
+
+
+def test_a_damaged_point_stays_while_the_store_of_its_streams_is_away(world: World) -> None:
+    world.protect(1)
+    [point] = world.points
+
+    def away(name: str) -> Any:
+        raise SiteUnreachable("no answer")
+
+    looking = expiry.Expiry(
+        vnf=samples.vnf(),
+        vault=cast(Any, None),
+        every_vault=cast(Any, None),
+        site=lambda _: world.site,
+        users=dict,
+        timeline=Unrecorded(),
+        go_on=lambda: None,
+        store=away,
+    )
+    work = expiry._Work([], [point.id], [], [], VOLUMES, lambda _: False)
+    assert point.id in expiry._remove_streams(looking, work, point.site, expiry.Outcome())
+    assert len(prefixes(world)) == 2
 
 
 def test_what_a_protection_may_be_making_keeps_all_and_what_was_left_long_ago_nothing(
@@ -368,11 +458,11 @@ def test_what_a_protection_may_be_making_keeps_all_and_what_was_left_long_ago_no
     going, now = deltas(world), datetime.now(UTC)
     run = f"protect-{now:%Y%m%dT%H%M%SZ}-1a2b3c"
     world.store.held[f"hlr/{run}/begun/pack-00000"] = b"packed"
-    assert expire(world, going, []) is not None
+    assert expire(world, going, []) == {d.id for d in going}
     world.store.held.pop(f"hlr/{run}/begun/pack-00000")
     left = f"hlr/protect-{now - timedelta(days=30):%Y%m%dT%H%M%SZ}-1a2b3c/left"
     world.store.held[f"{left}/pack-00000"] = b"packed"
-    assert expire(world, going, []) is None
+    assert expire(world, going, []) == set()
     assert prefixes(world) == {left}
 
 
@@ -381,7 +471,7 @@ def test_a_forged_delta_has_nothing_of_others_removed(world: World) -> None:
     mine = deltas(world)
     forged = mine[0].model_copy(update={"id": "forged", "prefix": "other-vnf/protect-1/x"})
     world.store.held["other-vnf/protect-1/x/index"] = b"theirs"
-    assert expire(world, [forged], mine) is None
+    assert expire(world, [forged], mine) == set()
     assert "other-vnf/protect-1/x/index" in world.store.held
 
 

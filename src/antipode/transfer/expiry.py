@@ -44,6 +44,7 @@ from antipode.model.room import Room
 from antipode.model.source import (
     BackupRecord,
     BaseImage,
+    Delta,
     Image,
     ReplicatedState,
     backup_chain,
@@ -1005,35 +1006,22 @@ def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
 
 def _remove_streams(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
     """Remove the deltas that only withdrawn points name, and the snapshots at which they end; the
-    deltas that are still there.
+    deltas that are still there. Those of damaged points are found by the runs that made them.
     """
     doomed = {i: d for p in work.hidden for i, d in p.deltas.items()}
-    if not doomed:
+    if not (doomed or work.damaged):
         return set()
-    if work.damaged:
-        outcome.left.append("change streams stay while a withdrawn point cannot be read")
-        return set(doomed)
     if (maker := expiry.maker_of_points()) is not None:
         # it may build on them. One that begins now finds the points withdrawn
         outcome.left.append(f"change streams stay while {maker} may need them")
-        return set(doomed)
+        return {*doomed, *work.damaged} - set(work.needed)
     stuck: set[str] = set()
-    for home in sorted({p.site for p in work.hidden if p.deltas}):
+    homes = {p.site for p in work.hidden if p.deltas}
+    for home in sorted(homes | set(expiry.vnf.sites if work.damaged else ())):
         here = {i: d for p in work.hidden if p.site == home for i, d in p.deltas.items()}
-        try:
-            store = expiry.store(home)
-            why = (
-                "no backup store is configured for them"
-                if store is None
-                else stream_expiry.remove_deltas(
-                    expiry.vnf.vnf, list(here.values()), work.needed, store, expiry.timeline
-                )
-            )
-        except (NotFound, SiteUnreachable) as error:
-            why = str(error)
-        if why is not None:
-            stuck |= set(here)
-            outcome.left.append(f"change streams of {home}: {why}")
+        stuck |= _remove_deltas(expiry, work, home, here, outcome)
+        if home not in homes:
+            continue
         try:
             why = stream_expiry.remove_snapshots(
                 expiry.site(home), expiry.vnf.vnf, work.hidden, work.needed, expiry.timeline
@@ -1045,6 +1033,32 @@ def _remove_streams(expiry: Expiry, work: _Work, active: str, outcome: Outcome) 
         if why is not None:
             outcome.left.append(f"snapshots of change streams at {home}: {why}")
     return stuck - set(work.needed)
+
+
+def _remove_deltas(
+    expiry: Expiry, work: _Work, home: str, here: Mapping[str, Delta], outcome: Outcome
+) -> set[str]:
+    """Remove the deltas of withdrawn points that were made at a site; those that are still there,
+    and the damaged points of which that is unknown.
+    """
+    doomed = stream_expiry.Doomed(list(here.values()), work.damaged)
+    try:
+        store = expiry.store(home)
+        if store is None and not here:
+            return set()
+        left = (
+            dict.fromkeys(here, "no backup store is configured for them")
+            if store is None
+            else stream_expiry.remove_deltas(
+                expiry.vnf.vnf, doomed, work.needed, store, expiry.timeline
+            )
+        )
+    except NotFound as error:
+        left = dict.fromkeys(here, str(error))
+    except SiteUnreachable as error:
+        left = dict.fromkeys([*here, *work.damaged], str(error))
+    outcome.left += [f"change streams of {home}: {why}" for why in sorted(set(left.values()))]
+    return set(left)
 
 
 def _is_of(wanted: Collection[str], resource: Json) -> bool:

@@ -6,7 +6,8 @@ needs any more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -54,55 +55,79 @@ def without_deltas(
     return gone
 
 
+@dataclass(frozen=True)
+class Doomed:
+    """What withdrawn points leave in the backup store."""
+
+    deltas: Collection[Delta]
+    """those that withdrawn points name"""
+    damaged: Collection[str] = ()
+    """withdrawn points that cannot be read: their deltas are found by the runs that made them"""
+
+
 def remove_deltas(
-    vnf: str,
-    doomed: Collection[Delta],
-    needed: Collection[str],
-    store: Objects,
-    timeline: Timeline,
-) -> str | None:
-    """Remove the deltas of withdrawn points that no other needs; None, or why they stay.
+    vnf: str, doomed: Doomed, needed: Collection[str], store: Objects, timeline: Timeline
+) -> dict[str, str]:
+    """Remove the deltas of withdrawn points that no other needs; those that stay, by id, and why.
 
     Deltas that no known point names may be of a point in another vault, or of a protection that is
-    making one: they stay, and so does all that they rest on.
+    making one: they stay, and so does all that they rest on. Of a run that may still be making one
+    nothing is known, so that all stays.
 
     Args:
-        doomed: those of the withdrawn points.
         needed: the ids of deltas that points need.
     """
     folder = f"{vnf}/"
     # the document of a point may name any object
-    ours = {d.id: d for d in doomed if d.prefix == f"{folder}{d.run}/{d.id}"}
-    going = {i for i, d in ours.items() if d.container == CONTAINER and i not in needed}
+    ours = {d.id: d for d in doomed.deltas if d.prefix == f"{folder}{d.run}/{d.id}"}
+    going = {i: d.prefix for i, d in ours.items() if d.container == CONTAINER and i not in needed}
     try:
-        names = [o.name for o in store.listing(CONTAINER, folder)]
+        names = {o.name for o in store.listing(CONTAINER, folder)}
     except NotFound:
-        return None
+        return {}
     there = {"/".join(parts[:3]) for n in names if len(parts := n.split("/")) > 3}
+    others: list[str] = []
     for prefix in sorted(there):
-        if prefix.rpartition("/")[2] in {*needed, *ours}:
+        _, run, delta = prefix.split("/")
+        if delta in needed or delta in ours:
             continue
-        if (why := _rests_on(prefix, f"{prefix}/{INDEX}" in names, going, store)) is not None:
-            return why
-    prefixes = [f"{ours[i].prefix}/" for i in sorted(going) if ours[i].prefix in there]
-    remove_objects(store, prefixes, timeline)
-    return None
+        if run.partition("-")[2] in doomed.damaged:
+            going[delta] = prefix
+        else:
+            others.append(prefix)
+    going = {i: prefix for i, prefix in going.items() if prefix in there}
+    left: dict[str, str] = {}
+    for prefix in others:
+        left |= _rests_on(prefix, names, going, store)
+    remove_objects(store, [f"{p}/" for i, p in sorted(going.items()) if i not in left], timeline)
+    return left
 
 
-def _rests_on(prefix: str, has_index: bool, going: Collection[str], store: Objects) -> str | None:
-    """Why deltas stay as far as one goes that no known point names."""
-    run = prefix.split("/")[1]
-    if not has_index:  # it is being written, or was not written to its end
-        young = f"{datetime.now(UTC) - LEFT_AFTER:%Y%m%dT%H%M%SZ}"
-        return f"{run} may build on them" if run.partition("-")[2] > young else None
-    name = f"{prefix}/{INDEX}"
-    try:
-        base = parse_index(store.get(CONTAINER, name), name).base
-    except (Damaged, NotFound) as error:
-        return f"{run} has made a delta that cannot be read: {error}"
-    if base is not None and base.delta in going:
-        return f"delta {prefix} rests on them, which no recovery point names that is known here"
-    return None
+def _rests_on(
+    prefix: str, names: Collection[str], going: Mapping[str, str], store: Objects
+) -> dict[str, str]:
+    """The deltas that stay as far as one goes that no known point names, and why."""
+    run, name = prefix.split("/")[1], f"{prefix}/{INDEX}"
+    is_young = run.partition("-")[2] > f"{datetime.now(UTC) - LEFT_AFTER:%Y%m%dT%H%M%SZ}"
+    if name not in names:  # it is being written, or was not written to its end
+        return dict.fromkeys(going, f"{run} may build on them") if is_young else {}
+    why = f"delta {prefix} rests on them, which no recovery point names that is known here"
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    while name in names and name not in seen:
+        seen.add(name)
+        try:
+            base = parse_index(store.get(CONTAINER, name), name).base
+        except (Damaged, NotFound) as error:
+            return dict.fromkeys(going, f"{name} cannot be read, on which {run} rests: {error}")
+        if base is None:
+            break
+        if base.delta in going:
+            if is_young:
+                return dict.fromkeys(going, why)
+            found[base.delta] = why
+        name = f"{base.prefix}/{INDEX}"
+    return found
 
 
 def remove_snapshots(
