@@ -124,7 +124,13 @@ class Piece(NamedTuple):
 
 
 def dump_index(index: Index) -> bytes:
-    """The object of an index: the same bytes each time."""
+    """The object of an index: the same bytes each time.
+
+    Raises:
+        Damaged: no reader would take it.
+    """
+    if problem := _problem(index):
+        raise Damaged(f"the index of delta {index.delta} is not valid: {problem}")
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -136,7 +142,10 @@ def dump_index(index: Index) -> bytes:
         "extents": [list(extent) for extent in index.extents],
         "zeros": [list(zeros) for zeros in index.zeros],
     }
-    return gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
+    document = json.dumps(content, separators=(",", ":")).encode()
+    if len(document) >= LARGEST_INDEX:
+        raise Damaged(f"the index of delta {index.delta} is too large: {len(document)} bytes")
+    return gzip.compress(document, mtime=0)
 
 
 def parse_index(document: bytes, name: str) -> Index:

@@ -32,6 +32,7 @@ from antipode.change_stream import (
     read_chain,
     write_image,
 )
+from antipode.errors import ResourceFailed
 from antipode.vault.packer import Packer, Place
 
 SIZE = 64 << 10
@@ -133,6 +134,31 @@ def test_what_is_larger_than_an_extent_is_cut_and_zeros_take_nothing() -> None:
     index = parse_index(packer.end(4 * LARGEST_EXTENT, None), "index")
     assert [e.length for e in index.extents] == [LARGEST_EXTENT, LARGEST_EXTENT, 5]
     assert index.zeros == []  # what a delta without a base does not have is zeros
+
+
+@pytest.mark.parametrize(
+    "changes", [[(0, b"words"), (3, b"again")], [(SIZE - 1, b"behind")]], ids=["twice", "behind"]
+)
+def test_no_index_is_written_that_no_reader_takes(changes: list[tuple[int, bytes]]) -> None:
+    """Else a recovery point would name what no recovery can read."""
+    store = Objects()
+    packer = Packer(store, Place("streams", "p"), "d", VOLUME)
+    for offset, data in changes:
+        packer.data(offset, data)
+    with pytest.raises(ResourceFailed):
+        packer.end(SIZE, None)
+    assert f"p/{INDEX}" not in store.held
+
+
+def test_no_index_is_written_that_is_larger_than_any_that_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(change_stream, "LARGEST_INDEX", 300)
+    packer = Packer(Objects(), Place("streams", "p"), "d", VOLUME)
+    for offset in range(0, SIZE, SIZE // 4):
+        packer.data(offset, b"words")
+    with pytest.raises(ResourceFailed):
+        packer.end(SIZE, None)
 
 
 @pytest.fixture

@@ -16,12 +16,14 @@ from antipode.change_stream import (
     RAW,
     ZLIB,
     Base,
+    Damaged,
     Extent,
     Index,
     Pack,
     Zeros,
     dump_index,
 )
+from antipode.errors import ResourceFailed
 
 LEVEL = 1
 """of zlib: what it gains beyond that is not worth its time"""
@@ -78,6 +80,9 @@ class Packer:
         Args:
             size: bytes of the volume.
             base: the delta that it rests on; None: it is of the whole volume.
+
+        Raises:
+            ResourceFailed: what was packed is no delta that could be read again.
         """
         self._flush()
         index = Index(
@@ -89,7 +94,10 @@ class Packer:
             extents=sorted(self._extents),
             zeros=[] if base is None else sorted(self._zeros),
         )
-        document = dump_index(index)
+        try:
+            document = dump_index(index)
+        except Damaged as error:
+            raise ResourceFailed(str(error)) from error
         self._put(INDEX, document)
         return document
 
