@@ -9,9 +9,10 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from antipode.change_stream import INDEX, Damaged, parse_index
+from antipode.change_stream import INDEX, Base, Damaged, parse_index
 from antipode.errors import AntipodeError, NotFound, SiteUnreachable
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import Delta
@@ -97,14 +98,27 @@ def remove_deltas(
             others.append(prefix)
     going = {i: prefix for i, prefix in going.items() if prefix in there}
     left: dict[str, str] = {}
+    base_of = cache(partial(_base_of, store))  # chains have the same ones below
     for prefix in others:
-        left |= _rests_on(prefix, names, going, store)
+        left |= _rests_on(prefix, names, going, base_of)
     remove_objects(store, [f"{p}/" for i, p in sorted(going.items()) if i not in left], timeline)
     return left
 
 
+def _base_of(store: Objects, name: str) -> Base | None:
+    """The delta below that of an index.
+
+    Raises:
+        Damaged, NotFound: the index cannot be read.
+    """
+    return parse_index(store.get(CONTAINER, name), name).base
+
+
 def _rests_on(
-    prefix: str, names: Collection[str], going: Mapping[str, str], store: Objects
+    prefix: str,
+    names: Collection[str],
+    going: Mapping[str, str],
+    base_of: Callable[[str], Base | None],
 ) -> dict[str, str]:
     """The deltas that stay as far as one goes that no known point names, and why."""
     run, name = prefix.split("/")[1], f"{prefix}/{INDEX}"
@@ -117,7 +131,7 @@ def _rests_on(
     while name in names and name not in seen:
         seen.add(name)
         try:
-            base = parse_index(store.get(CONTAINER, name), name).base
+            base = base_of(name)
         except (Damaged, NotFound) as error:
             return dict.fromkeys(going, f"{name} cannot be read, on which {run} rests: {error}")
         if base is None:
