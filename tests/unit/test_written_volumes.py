@@ -172,6 +172,43 @@ def test_a_volume_that_is_whole_is_taken_by_the_process_that_resumes(tmp_path: P
     assert (again, roads, world.store.asked) == (made, ["written before"] * 2, [])
 
 
+def only_by_the_mover(world: World, wants: list[Want]) -> dict[str, str]:
+    """As of change streams, for which there is no other road."""
+
+    def road(r: Any, server: str, volumes: Any) -> dict[str, str]:
+        return written.all_written(r, cast(Any, world), server, volumes)
+
+    return Recovering(world, wants).provide(road)
+
+
+@pytest.mark.parametrize("status", ["reserved", "attaching", "in-use"])
+def test_a_volume_that_a_server_is_about_to_have_is_not_written_a_second_time(
+    status: str, tmp_path: Path
+) -> None:
+    world, wants = restoring(tmp_path)
+    made, _ = provide(world, wants)
+    for row in world.rows.values():
+        row["status"] = status
+    assert only_by_the_mover(world, wants) == made
+    assert provide(world, wants)[0] == made
+    assert set(world.rows) == set(made.values())
+
+
+def test_half_written_volumes_that_get_not_free_are_written_as_others(tmp_path: Path) -> None:
+    world, wants = restoring(tmp_path)
+    world.fate.on_deed = lambda what: setattr(
+        world.fate, "kill_at", len(world.fate.deeds) if what == "after write" else None
+    )
+    with pytest.raises(Killed):
+        only_by_the_mover(world, wants)
+    [left] = half_written(world)
+    world.fate.on_deed = lambda what: None
+    world.fate.revive()
+    world.rows[left]["status"] = "error_managing"
+    made = only_by_the_mover(world, wants)
+    assert (set(made), left in made.values()) == (set(SOURCES), False)
+
+
 def test_a_volume_that_cinder_restores_is_left_to_it(tmp_path: Path) -> None:
     world, wants = restoring(tmp_path)
     key = f"point/{wants[0].source}"

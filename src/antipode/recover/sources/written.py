@@ -94,7 +94,7 @@ def all_written(
         key = r.key(volume.source_id)
         with slot, r.timeline.step(WrittenSteps.WRITE, volume.label) as step:
             known = [v for v in r.found.volumes(key) if not is_standing(v)]
-            whole = next((v for v in known if _is_whole(v, key, volume)), None)
+            whole = _whole(known, key, volume)
             try:
                 made = (
                     _written(r, mover, volume, key, step)
@@ -140,14 +140,14 @@ def let_go(site: Site, run: str) -> None:
 def _provided(r: Recovery, mover: Mover, volume: VolumePlan) -> str | None:
     key, source = r.key(volume.source_id), r.point.source_of(volume.source_id)
     known = [v for v in r.found.volumes(key) if not is_standing(v)]
-    whole = [v for v in known if _is_whole(v, key, volume)]
-    if known and not whole:
+    whole = _whole(known, key, volume)
+    if known and whole is None:
         return None  # Cinder has begun to restore it
     with r.timeline.step(WrittenSteps.WRITE, volume.label) as step:
         made, road = None, ""
         try:
-            if whole:
-                made, road = _finished(r, volume, key, whole[0]), "written before"
+            if whole is not None:
+                made, road = _finished(r, volume, key, whole), "written before"
             elif (why := why_not(source)) is not None:
                 road = f"Cinder's restore: {why}"
             else:
@@ -162,18 +162,26 @@ def _provided(r: Recovery, mover: Mover, volume: VolumePlan) -> str | None:
             road=road,
             backup_id=volume.source_reference,
             volume_bytes=volume.size_gib << 30,
-            found=bool(whole),
+            found=whole is not None,
         )
         return made
 
 
-def _is_whole(volume: Json, key: str, wanted: VolumePlan) -> bool:
-    metadata = volume["metadata"]
-    return (
-        metadata.get(KEY) == key
-        and metadata.get(WRITTEN) == wanted.source_reference
-        and volume["status"] in ("available", "in-use")
-        and not is_copied(volume)
+def _whole(known: Sequence[Json], key: str, wanted: VolumePlan) -> Json | None:
+    """The volume that was written before: the one in use, else the oldest, so that each try takes
+    the same. One that a server is about to have is none the less whole.
+    """
+    found = [
+        v
+        for v in known
+        if v["metadata"].get(KEY) == key
+        and v["metadata"].get(WRITTEN) == wanted.source_reference
+        and v["status"] != "deleting"
+        and not v["status"].startswith("error")
+        and not is_copied(v)
+    ]
+    return min(
+        found, key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]), default=None
     )
 
 
@@ -228,8 +236,16 @@ def _free(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step) -
             there, r.go_on, STOPS_WITHIN_S
         ):
             continue
-        _detach(r.site, found["id"])
-        r.site.volumes.watch.wait_for([found["id"]], timeout_s=STOPS_WITHIN_S, tell=step.waits_for)
+        try:
+            _detach(r.site, found["id"])
+            r.site.volumes.watch.wait_for(
+                [found["id"]], timeout_s=STOPS_WITHIN_S, tell=step.waits_for
+            )
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            step.waits_for(f"{error}; another volume is written in its place")
+            continue
         yield str(found["id"])
 
 
