@@ -21,6 +21,7 @@ import pytest
 
 import antipode
 from antipode.change_stream import write_image
+from antipode.cloud.objects import Refused
 from antipode.cloud.site import Site
 from antipode.config import ChangesConfig
 from antipode.errors import Aborted, NotFound, SiteUnreachable
@@ -269,6 +270,26 @@ def test_what_cannot_be_streamed_is_backed_up_and_streamed_the_next_time(
     world.command[:] = command
     again = world.protect(3)
     assert [s.incremental for s in again.sources.values()] == [True, True]
+
+
+def test_a_delta_that_the_store_does_not_list_whole_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sealed of such a listing would differ for ever from what the store has."""
+    listing = world.store.listing
+    monkeypatch.setattr(world.store, "listing", lambda *of: listing(*of)[1:])
+    made = world.protect(1)
+    assert [s.kind for s in made.sources.values()] == ["backup-chain"] * 2
+    assert [name for name in world.store.held if name.endswith("/index")] == []
+
+
+def test_a_container_that_cannot_be_had_leaves_cinders_backups(world: World) -> None:
+    def refused(container: str) -> None:
+        raise Refused("403", 403)
+
+    world.store.ensure_container = refused  # type: ignore[method-assign]
+    made = world.protect(1)
+    assert [s.kind for s in made.sources.values()] == ["backup-chain"] * 2
 
 
 def test_only_the_volume_that_cannot_be_streamed_is_backed_up(world: World) -> None:

@@ -169,9 +169,16 @@ class _Job:
         volumes = [v for v in topology.volumes if v.id in pools]
         if not volumes:
             return {}
-        self.store.ensure_container(CONTAINER)
-        # of an earlier try of this run: what it wrote may be of another snapshot
-        remove_objects(self.store, [f"{self.p.vnf.vnf}/{self.p.run}/"], self.p.timeline)
+        try:
+            self.store.ensure_container(CONTAINER)
+            # of an earlier try of this run: what it wrote may be of another snapshot
+            remove_objects(self.store, [f"{self.p.vnf.vnf}/{self.p.run}/"], self.p.timeline)
+        except (Stopped, Interrupted):
+            raise
+        except AntipodeError as error:
+            LOG.warning("no changes of %s are streamed: %s", self.p.vnf.vnf, error)
+            self.refused |= dict.fromkeys(pools, str(error))
+            return {}
         previous = self.p.streamed([v.id for v in volumes])
 
         def one(volume: Volume) -> ChangeStream | None:
@@ -282,6 +289,13 @@ class _Job:
                 )
             rests_on = Base(base.id, base.prefix, base.sha256) if base else None
             index = packer.end(about.size, rests_on)
+            stored = stored_delta(CONTAINER, prefix, self.store)
+            if (stored.objects, stored.bytes) != (packer.objects, packer.bytes):
+                # a listing that lags behind: what is sealed of it would never be found again
+                raise ResourceFailed(
+                    f"the backup store lists {stored.objects} objects of {stored.bytes} bytes of"
+                    f" delta {prefix}, and {packer.objects} of {packer.bytes} were written"
+                )
             tracked.keep(p.site, p.vnf.vnf, snapshot)
         except AntipodeError:
             self._discard(f"{prefix}/")
@@ -292,7 +306,7 @@ class _Job:
             container=CONTAINER,
             prefix=prefix,
             sha256=hashlib.sha256(index).hexdigest(),
-            stored=stored_delta(CONTAINER, prefix, self.store),
+            stored=stored,
             state=state,
             snapshot_id=snapshot,
             made_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -300,6 +314,7 @@ class _Job:
 
     def _discard(self, prefix: str) -> None:
         try:
+            self.store.delete(CONTAINER, f"{prefix}{INDEX}")  # a listing may lack it
             remove_objects(self.store, [prefix], self.p.timeline)
         except AntipodeError as error:
             # they are of no delta, as the index came last or is gone, and cost room only

@@ -58,6 +58,10 @@ class Packer:
         self._extents: list[Extent] = []
         self._zeros: list[Zeros] = []
         self._pack = bytearray()
+        self.objects = 0
+        """that were put"""
+        self.bytes = 0
+        """of all of them"""
 
     def data(self, offset: int, data: bytes) -> None:
         """Bytes of the volume."""
@@ -121,3 +125,4 @@ class Packer:
 
     def _put(self, name: str, data: bytes) -> None:
         self._store.put(self._place.container, f"{self._place.prefix}/{name}", data)
+        self.objects, self.bytes = self.objects + 1, self.bytes + len(data)
