@@ -340,6 +340,22 @@ def test_a_run_that_makes_no_point_leaves_neither_objects_nor_snapshots(world: W
     assert (world.store.held, world.snapshots) == ({}, {})
 
 
+def test_a_rollback_that_cinder_holds_up_leaves_no_deltas(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would keep from expiry what they rest on."""
+    run = "protect-20261122T160501Z-1a2b3c"
+    TRANSFER.transfer(world.protecting(run), topology(), world.capture(run), lambda _: {})
+
+    def away(_: Protecting) -> Sequence[str]:
+        raise SiteUnreachable("cinder-backup does not answer")
+
+    monkeypatch.setattr("antipode.transfer.change_streams.BACKUPS.roll_back", away)
+    with pytest.raises(SiteUnreachable):
+        TRANSFER.roll_back(world.protecting(run))
+    assert (world.store.held, world.snapshots) == ({}, {})
+
+
 def test_a_chain_ends_by_full_every(world: World) -> None:
     world.protect(1)
     made = world.protect(2, full_every=FullEvery(backups=1))

@@ -106,11 +106,11 @@ class StreamsAndBackups(Transfer):
 
     def roll_back(self, protecting: Protecting) -> Collection[str]:
         p = protecting
-        gone = BACKUPS.roll_back(p)
-        if p.streams and p.store is not None:
-            tracked.drop_of_run(p.site, p.run, p.timeline)
-            remove_objects(p.store, [f"{p.vnf.vnf}/{p.run}/"], p.timeline)
-        return gone
+        try:
+            return BACKUPS.roll_back(p)
+        finally:  # whatever Cinder says: no orphan of theirs is looked for
+            if p.streams and p.store is not None:
+                _forget_run(p, p.store)
 
     def remove_orphans(
         self,
@@ -144,6 +144,14 @@ def remove_objects(store: Objects, prefixes: Collection[str], timeline: Timeline
             store.delete(CONTAINER, name)
         step.result(objects=len(doomed))
     return len(doomed)
+
+
+def _forget_run(p: Protecting, store: Objects) -> None:
+    """Remove the deltas of a run, and the snapshots at which they end."""
+    try:
+        remove_objects(store, [f"{p.vnf.vnf}/{p.run}/"], p.timeline)
+    finally:
+        tracked.drop_of_run(p.site, p.run, p.timeline)
 
 
 @dataclass
