@@ -18,7 +18,8 @@ WITHIN_S = 60.0
 
 
 class Claim:
-    number = 1
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
 
     def check(self) -> None:
         """It is held."""
@@ -27,9 +28,9 @@ class Claim:
 class Run:
     """Notes why it was stopped."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, claim: int = 1) -> None:
         self.id = name
-        self.claim = Claim()
+        self.claim = Claim(claim)
         self.stopped_by: type[Exception] | None = None
         self.has_stopped = threading.Event()
 
@@ -96,3 +97,28 @@ def test_a_run_is_not_stopped_after_its_end_and_the_next_one_is_watched(store: S
     with watches.over(second, None):
         assert second.has_stopped.wait(WITHIN_S)
     assert first.stopped_by is None
+
+
+def test_a_run_that_is_claimed_again_is_not_stopped_by_a_look_at_its_former_claim(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, known = threading.Event(), threading.Event()
+    watches: Any = watches_of(store)
+    look = store.standing_of
+
+    def slow(runs: Collection[str]) -> dict[str, tuple[int, bool]]:
+        found = look(runs)
+        if not read.is_set():
+            read.set()
+            known.wait(WITHIN_S)
+        return found
+
+    monkeypatch.setattr(store, "standing_of", slow)
+    again = Run("a", claim=2)
+    with watches.over(Run("a"), None):
+        assert read.wait(WITHIN_S)
+    store.says = {"a": (2, False)}
+    with watches.over(again, None):
+        known.set()
+        assert all(store.looked.acquire(timeout=WITHIN_S) for _ in range(3))
+        assert again.stopped_by is None

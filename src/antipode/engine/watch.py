@@ -86,20 +86,21 @@ class Watches:
                 if not self._watched:
                     self._thread = None
                     return
-                for run, halt in self._watched:
+                watched = list(self._watched)
+                for run, halt in watched:
                     _stop_by_its_process(run, halt)
-                names = [watched.run.id for watched in self._watched]
             try:
-                found = self._runs.standing_of(names)
+                found = self._runs.standing_of([w.run.id for w in watched])
             except Exception as error:
                 # a database that is away, or a bug: the runs continue, and the next look may do
                 self._warn_of(error)
                 continue
             self._outage = False
             with self._lock:
-                for run, _ in self._watched:
-                    if run.id in found:
-                        _stop_by_the_database(run, *found[run.id])
+                for each in watched:
+                    # one that was claimed again meanwhile has a later claim than was read
+                    if each in self._watched and each.run.id in found:
+                        _stop_by_the_database(each.run, *found[each.run.id])
 
     def _warn_of(self, error: Exception) -> None:
         if not self._outage:
