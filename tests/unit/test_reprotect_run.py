@@ -30,6 +30,7 @@ from antipode.operations.inspect import status
 from antipode.operations.protect import protect
 from antipode.operations.reprotect import prepare, reprotect, request
 from antipode.operations.resume import resume
+from antipode.runs import failover_checks
 from antipode.runs import protect as protect_run
 from antipode.runs import reprotect as kind
 from antipode.store.tables import RunRow
@@ -310,3 +311,113 @@ def test_it_is_too_late_to_abort_one_that_is_done(moved: World) -> None:
     with pytest.raises(InvalidInput):
         abort(moved.process(), record["run"], Unobserved())
     assert newest(moved).state == "succeeded"
+
+
+@pytest.fixture
+def alone(moved: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """It was protected since it has moved, and then its active site has died."""
+    protect(moved.process(), "v", Unobserved())
+    falls_silent(monkeypatch)
+    monkeypatch.setattr(failover_checks, "store_warnings", lambda *_: [])
+    return moved
+
+
+def falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Deployment.site
+    monkeypatch.setattr(
+        Deployment,
+        "site",
+        lambda here, name, of=None: silent() if name == "site-b" else site(here, name, of),
+    )
+
+
+def test_an_old_copy_is_removed_though_the_active_site_has_died(alone: World) -> None:
+    held = set(alone.b.servers), set(alone.b.volumes), set(alone.b.ports)
+    plan = prepare(alone.process(), "v", "remove")
+    assert [said for said in plan.warnings if "site-b" in said]
+    record = reprotected(alone, old_copy="remove")
+    assert (alone.a.servers, alone.a.volumes, alone.a.ports) == ({}, {}, {})
+    assert (set(alone.b.servers), set(alone.b.volumes), set(alone.b.ports)) == held
+    assert record["missing"] == []  # a failover to its site may begin
+
+
+def test_such_a_removal_that_has_failed_in_the_middle_is_resumed(alone: World) -> None:
+    def before(happens: str) -> None:
+        if happens.startswith("delete volume"):
+            fail("no answer")
+
+    alone.a.before = before
+    with pytest.raises(AntipodeError):
+        reprotected(alone, old_copy="remove")
+    assert (alone.a.servers, len(alone.a.volumes) > 0) == ({}, True)
+    alone.a.before = lambda happens: None
+    resume(alone.process(), newest(alone).id, Unobserved())
+    assert (alone.a.volumes, alone.a.ports) == ({}, {})
+
+
+def test_the_last_copy_is_not_removed_where_its_data_may_be_gone_with_the_active_site(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protect(moved.process(), "v", Unobserved())
+    falls_silent(monkeypatch)  # no backup store is known that could be looked at
+    with pytest.raises(PreflightFailed):
+        prepare(moved.process(), "v", "remove")
+    assert set(statuses(moved.a).values()) == {"ACTIVE"}
+
+
+def test_the_last_copy_is_not_removed_where_the_active_one_was_never_protected(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falls_silent(monkeypatch)
+    with pytest.raises(PreflightFailed):
+        prepare(moved.process(), "v", "remove")
+
+
+def test_what_has_gone_missing_since_the_plan_stops_the_removal(
+    alone: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = request(prepare(alone.process(), "v", "remove"))
+    monkeypatch.setattr(failover_checks, "store_warnings", lambda *_: ["it is not known"])
+    held = set(alone.a.servers), set(alone.a.volumes), set(alone.a.ports)
+    with pytest.raises(AntipodeError):
+        reprotect(alone.process(), row, Unobserved())
+    assert (set(alone.a.servers), set(alone.a.volumes), set(alone.a.ports)) == held
+
+
+def test_volumes_on_which_points_may_rest_stay_where_the_active_site_has_died(
+    alone: World,
+) -> None:
+    mark = {"antipode:run": "protect-old"}
+    alone.a.snapshots["s"] = {
+        "id": "s",
+        "name": "s",
+        "volume_id": "db-data",
+        "status": "available",
+        "metadata": mark,
+    }
+    removes = prepare(alone.process(), "v", "remove").removes
+    assert removes is not None and "db-data" not in removes.volumes
+    record = reprotected(alone, old_copy="remove")
+    assert (set(alone.a.volumes), set(alone.a.snapshots)) == ({"db-data"}, {"s"})
+    assert alone.a.servers == {}
+    assert [said for said in record["left"] if "db-data" in said]
+
+
+def test_an_old_copy_that_runs_is_not_removed_where_a_vault_is_said_to_be_lost(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vaults, asked = Deployment.vaults, list[Any]()
+
+    def without(here: Deployment, wanted: Any = (), *, lost: Any = (), **more: Any) -> Any:
+        asked.append(list(lost))
+        return vaults(here, wanted, **more)
+
+    monkeypatch.setattr(Deployment, "vaults", without)
+    with pytest.raises(PreflightFailed):
+        prepare(moved.process(), "v", "remove", ["other"])
+    assert ["other"] in asked
+    reprotected(moved)  # which fences it
+    asked.clear()
+    reprotected(moved, old_copy="remove", lost_vaults=["other"])
+    assert asked.count(["other"]) > 5  # by each part of it, before each change
+    assert moved.a.servers == {}

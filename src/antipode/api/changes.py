@@ -149,6 +149,9 @@ class Reprotect(Body):
 
     kind: Literal["reprotect"]
     old_copy: Literal["keep", "remove"] = "keep"
+    lost_vaults: Annotated[
+        list[Annotated[str, Field(pattern=NAME)]], Field(max_length=20, default_factory=list)
+    ]
     confirm: Confirmed = None
 
 

@@ -17,6 +17,9 @@ class Reprotect(ShowCommand):
 
     The old copy is kept, off and locked, unless --old-copy remove says otherwise; the plan then
     names each server, port and volume that is removed. It begins when you type the name of the VNF.
+
+    An old copy in the way of a failover is removed so, too, though the active site is dead: once
+    the VNF has a recovery point since it moved there, with all of its data at hand.
     """
 
     changes = True
@@ -24,6 +27,7 @@ class Reprotect(ShowCommand):
         "antipode reprotect hlr",
         "antipode reprotect hlr --plan -f json",
         "antipode reprotect hlr --old-copy remove",
+        "antipode reprotect hlr --old-copy remove --lost-vault at-site-b",
         "antipode reprotect hlr --yes --detach",
     )
 
@@ -37,6 +41,7 @@ class Reprotect(ShowCommand):
             help="what becomes of the old copy, once the active one has a recovery point of its "
             "own (default: keep, off and locked)",
         )
+        arguments.add_lost_vault(parser)
         change.add_arguments(parser)
         return parser
 
@@ -45,7 +50,9 @@ class Reprotect(ShowCommand):
         from antipode.operations.reprotect import prepare, reprotect, request
         from antipode.operations.shown import reprotect as shown
 
-        prepared = prepare(deployment, parsed_args.vnf, parsed_args.old_copy)
+        prepared = prepare(
+            deployment, parsed_args.vnf, parsed_args.old_copy, parsed_args.lost_vault
+        )
         question = f"Type the name of the VNF to reprotect it ({parsed_args.vnf}):"
         return change.begun(
             self,

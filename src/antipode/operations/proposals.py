@@ -200,7 +200,7 @@ def _fence(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
 
 
 def _reprotect(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
-    prepared = reprotect.prepare(deployment, vnf, wish.old_copy)
+    prepared = reprotect.prepare(deployment, vnf, wish.old_copy, wish.lost_vaults)
     return Proposal(
         "reprotect",
         vnf,

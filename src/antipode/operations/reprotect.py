@@ -26,6 +26,7 @@ from antipode.vault import points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
+    from antipode.engine.activity import Standing
     from antipode.model.point import RecoveryPoint
 
 Json = dict[str, Any]
@@ -47,6 +48,8 @@ class Prepared:
     warnings: Sequence[str]
     steps: Sequence[RunbookStep] = ()
     """of the runbook"""
+    lost_vaults: Sequence[str] = ()
+    """those that the operator has given up"""
 
     @property
     def has_nothing_to_do(self) -> bool:
@@ -56,22 +59,35 @@ class Prepared:
         return self.newest is not None and is_fenced and is_removed
 
 
-def prepare(deployment: Deployment, vnf: str, old_copy: OldCopyIs = "keep") -> Prepared:
+def prepare(
+    deployment: Deployment,
+    vnf: str,
+    old_copy: OldCopyIs = "keep",
+    lost_vaults: Sequence[str] = (),
+) -> Prepared:
     """Plan a reprotection.
+
+    Where the active site does not answer and the old copy is removed, this makes room for a
+    recovery at the former site: volumes on which recovery points may rest stay.
+
+    Args:
+        lost_vaults: those that the operator has given up: they have no say in where the VNF is
+            active. With one, nothing of the old copy that runs is removed.
 
     Raises:
         NotFound: the VNF is not known here, or nothing says which servers the old copy has.
         InvalidInput: the VNF has never moved, its former site is not one of its sites any more, or
             it is protected already.
         Busy: it is failing over, or a run is in the way.
-        PreflightFailed: it could not be protected where it is active.
+        PreflightFailed: it could not be protected where it is active; or its old copy may be all
+            that there is of it, or runs though a vault is lost.
         SiteUnreachable: the former site does not answer.
         VaultError: too few vaults answer to be sure where it is active.
     """
     known = deployment.vnfs.get(vnf)
     migrate.must_be_rolled_back(deployment, vnf)
     protect.no_run_in_the_way(deployment, vnf)
-    state = activity.decided(deployment, vnf).state
+    state = activity.decided(deployment, vnf, lost=lost_vaults).state
     activity.must_be_active_at(state, state.active_site)
     if state.claim is None:
         raise InvalidInput(
@@ -89,22 +105,22 @@ def prepare(deployment: Deployment, vnf: str, old_copy: OldCopyIs = "keep") -> P
         raise PreflightFailed(f"a reprotection of {vnf} from {state.active_site}", missing)
     protect.requested(known, state)  # refuses settings that are wrong
     site = _answering(deployment, vnf, former)
-    standing = fence_run.must_be_old(deployment, vnf, former)
+    standing = fence_run.must_be_old(deployment, vnf, former, lost=lost_vaults)
     newest = points.newest_or_none(standing.vaults, vnf)
-    removes = (
-        old_copy_removal.holdings(deployment, standing, site, running_too=True)
-        if old_copy == "remove"
-        else None
-    )
+    removes, warnings = None, _of_lost(vnf, lost_vaults)
+    if old_copy == "remove":
+        removes, more = _removed(deployment, standing, site, lost_vaults)
+        warnings += more
     is_its = newest is not None and newest.generation == state.generation
     prepared = Prepared(
         standing.state,
         former,
         newest if is_its else None,
-        fence.prepare(deployment, vnf, former),
+        fence.prepare(deployment, vnf, former, lost_vaults),
         removes,
-        list(_warnings(site, removes)),
+        [*warnings, *_warnings(site, removes)],
         runbook.around(deployment.config, known, "reprotect", state.active_site),
+        lost_vaults,
     )
     if prepared.has_nothing_to_do:
         assert prepared.newest is not None  # there would be something to do
@@ -115,6 +131,37 @@ def prepare(deployment: Deployment, vnf: str, old_copy: OldCopyIs = "keep") -> P
             resource=f"VNF {vnf}",
         )
     return prepared
+
+
+def _of_lost(vnf: str, lost_vaults: Sequence[str]) -> list[str]:
+    return [
+        f"vault {vault} has no say in it, as it is said to be lost: no other host must be failing"
+        f" over {vnf}"
+        for vault in lost_vaults
+    ]
+
+
+def _removed(
+    deployment: Deployment, standing: Standing, site: Site, lost_vaults: Sequence[str]
+) -> tuple[Holdings, list[str]]:
+    """What is removed of the old copy, and warnings.
+
+    Raises:
+        PreflightFailed: it may be all that there is of the VNF, or runs though a vault is lost.
+        NotFound, VaultError, SiteUnreachable: as `old_copy_removal.holdings`.
+    """
+    state, warnings = standing.state, list[str]()
+    if has_died := old_copy_removal.is_silent(deployment, state):
+        old_copy_removal.must_outlive_its_site(deployment, standing, site)
+        warnings.append(
+            f"{state.active_site}, where {state.vnf} is active, does not answer: once its old copy"
+            f" is gone, there are its recovery points only. To recover it then: antipode failover"
+            f" {state.vnf} --to {site.name}"
+        )
+    # a copy that runs is the active one where a vault that is said to be lost knows better
+    found = old_copy_removal.holdings(deployment, standing, site, running_too=not lost_vaults)
+    keeps_states = has_died or bool(lost_vaults)
+    return (old_copy_removal.without_states(site, found) if keeps_states else found), warnings
 
 
 def _answering(deployment: Deployment, vnf: str, site: str) -> Site:
@@ -151,7 +198,9 @@ def _warnings(site: Site, removes: Holdings | None) -> Iterator[str]:
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
     removes = None if prepared.removes is None else prepared.removes.ids
-    row = run_kind.requested(prepared.state, prepared.site, removes, prepared.steps)
+    row = run_kind.requested(
+        prepared.state, prepared.site, removes, prepared.steps, prepared.lost_vaults
+    )
     return wanted(row, [prepared.fencing.definition])
 
 

@@ -282,9 +282,8 @@ class _Planner:
             return found
         vnf = self._point.vnf.vnf
         return (
-            f"{found}, made by {made_by}; a recovery removes no old copy. While the active site"
-            f" answers: antipode reprotect {vnf} --old-copy remove. Else delete it by hand, with"
-            " its ports and volumes, if it is one"
+            f"{found}, made by {made_by}; a recovery removes no old copy. If it is one, whether or"
+            f" not the active site answers: antipode reprotect {vnf} --old-copy remove --plan"
         )
 
     def _must_be_gone(self, server: Server) -> None:

@@ -6,17 +6,20 @@ as for a fence; networks, keypairs and the like stay.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.volumes import users_of
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
+from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed, Stopped
 from antipode.model.base import Model
 from antipode.model.marks import is_throw_away, made_by
 from antipode.model.point import RecoveryPoint
@@ -25,7 +28,8 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
 from antipode.protect import tracked
 from antipode.recover import fencing, rollback
-from antipode.runs import expire, fence
+from antipode.recover.sources import PROVIDERS
+from antipode.runs import expire, failover_checks, fence, preparation
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
 from antipode.vault import points, windows
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from antipode.engine.activity import Standing
     from antipode.engine.deployment import Deployment
 
+LOG = logging.getLogger(__name__)
 GONE_WITHIN_S = 600.0
 _USERS = ("servers", "ports", "volumes")
 
@@ -54,6 +59,8 @@ class RemovalRequest(Model):
     """of the VNF when it was confirmed: with another one nothing is removed"""
     confirmed: list[str] | None = None
     """the ids of all that the plan has named; None where there was no plan"""
+    lost_vaults: list[str] = Field(default_factory=list)
+    """vaults that the operator has given up: they have no say in where the VNF is active"""
     part_of: str | None = None
     """the run that it is a part of"""
 
@@ -98,14 +105,21 @@ class Holdings:
         }
 
 
-def requested(state: ProtectedVnf, site: str, confirmed: Sequence[str] | None = None) -> RunRow:
+def requested(
+    state: ProtectedVnf,
+    site: str,
+    confirmed: Sequence[str] | None = None,
+    lost_vaults: Sequence[str] = (),
+) -> RunRow:
     """A removal that is not kept yet.
 
     Args:
         confirmed: the ids of all that the plan has named.
+        lost_vaults: those that the operator has given up.
     """
     named = None if confirmed is None else list(confirmed)
-    request = RemovalRequest(site=site, state=state, confirmed=named)
+    lost = list(lost_vaults)
+    request = RemovalRequest(site=site, state=state, confirmed=named, lost_vaults=lost)
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
 
@@ -173,6 +187,75 @@ def must_be_committed(standing: Standing) -> None:
             f"the failover of {state.vnf} to {state.active_site} can be undone until {moment}, and"
             f" that needs the old copy; give that up first: antipode commit {state.vnf}"
         ],
+    )
+
+
+def is_silent(deployment: Deployment, state: ProtectedVnf) -> bool:
+    """Whether the site where a VNF is active does not answer (GET /os-availability-zone): then its
+    recovery points and the old copy may be all that there is of it.
+
+    Raises:
+        Stopped: the run must stop.
+    """
+    try:
+        deployment.site(state.active_site, state.vnf).compute.availability_zones()
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        LOG.warning("%s is active at a site that does not answer: %s", state.vnf, error)
+        return True
+    return False
+
+
+def must_outlive_its_site(deployment: Deployment, standing: Standing, site: Site) -> None:
+    """See that a VNF whose active site does not answer can be recovered without its old copy: its
+    newest recovery point is of the active copy, and a site has all of its data at hand.
+
+    Raises:
+        PreflightFailed: it cannot; all that is missing is named.
+        InvalidInput: the file of this host does not fit the point.
+        KeyMissing: no identity of this host opens what is encrypted of it.
+        VaultError: the vaults cannot be read.
+    """
+    state = standing.state
+    of_it = f"a removal of the old copy of {state.vnf} while {state.active_site} does not answer"
+    newest = points.newest_or_none(standing.vaults, state.vnf)
+    if newest is None or newest.generation < state.generation:
+        raise PreflightFailed(
+            of_it,
+            [
+                f"{state.vnf} has no recovery point since it is active at {state.active_site}: the"
+                f" old copy at {site.name} may be the newest that there is of it"
+            ],
+        )
+    opened = points.find(standing.vaults, state.vnf, newest.id)
+    opened.must_be_open()
+    local = deployment.vnfs.find(state.vnf)
+    definition, _ = preparation.definition_of(opened, local, deployment.config)
+    point = opened.point.defined_by(definition)
+    problems = [said for k in point.kinds for said in PROVIDERS.get(k).check(point, site)]
+    problems += failover_checks.store_warnings(deployment, point, state)
+    if problems:
+        raise PreflightFailed(of_it, [f"recovery point {point.id}: {said}" for said in problems])
+
+
+def without_states(site: Site, found: Holdings) -> Holdings:
+    """What an old copy has, apart from the volumes with snapshots, on which recovery points may
+    rest.
+    """
+    having = {s["volume_id"] for s in _snapshots_of(site, found.volumes)}
+    names = {id_: name or id_ for id_, name in found.volumes.items() if id_ in having}
+    return replace(
+        found,
+        volumes={id_: name for id_, name in found.volumes.items() if id_ not in having},
+        left=[
+            *found.left,
+            *(
+                f"volume {name} ({id_}): recovery points may rest on its snapshots"
+                for id_, name in names.items()
+            ),
+        ],
+        points=(),
     )
 
 
@@ -322,7 +405,8 @@ def _remove(run: Run) -> None:
 
     def confirmed() -> Standing:
         """The state of the VNF, which is still as it was confirmed."""
-        now = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
+        lost = request.lost_vaults
+        now = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on, lost)
         if now.state.generation != request.state.generation:
             raise Busy(f"{now.state}, and has moved since this was confirmed")
         return now
@@ -331,7 +415,11 @@ def _remove(run: Run) -> None:
     must_be_replaced(standing)
     must_be_committed(standing)
     site = run.site(request.site)
-    found = _found(run, standing, site)
+    has_died = is_silent(run.deployment, standing.state)
+    if has_died:
+        must_outlive_its_site(run.deployment, standing, site)
+    # to withdraw points takes every vault, and points that are sure to replace them
+    found = _found(run, standing, site, keeps_states=has_died or bool(request.lost_vaults))
     run.touches_clouds()
     with run.timeline.step(RemovalSteps.REMOVE, site.name) as step:
         problems = _end_points(run, standing, site, found) if found.volumes else []
@@ -350,15 +438,20 @@ def _remove(run: Run) -> None:
         )
 
 
-def _found(run: Run, standing: Standing, site: Site) -> Holdings:
+def _found(run: Run, standing: Standing, site: Site, *, keeps_states: bool) -> Holdings:
     """What the old copy had when the removal began: once a server is gone, nothing tells its ports
     and volumes any more.
+
+    Args:
+        keeps_states: whether volumes on which recovery points may rest stay.
     """
     for kept in run.timeline.kept():
         if kept.name == RemovalSteps.FIND.words and kept.state == "succeeded":
-            return Holdings(**kept.result)
+            found = Holdings(**kept.result)
+            return without_states(site, found) if keeps_states else found
     with run.timeline.step(RemovalSteps.FIND, site.name) as step:
         found = holdings(run.deployment, standing, site)
+        found = without_states(site, found) if keeps_states else found
         _must_be_confirmed(run, found)
         step.result(**found.record())
     found_is_kept = any(

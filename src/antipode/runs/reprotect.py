@@ -65,6 +65,8 @@ class ReprotectRequest(Model):
     """the ids of all that the old copy has and the plan has named, which is removed; None where it
     is kept
     """
+    lost_vaults: list[str] = Field(default_factory=list)
+    """vaults that the operator has given up: they have no say in where the VNF is active"""
     steps: list[RunbookStep] = Field(default_factory=list)
     """of the runbook, those that concern this run"""
 
@@ -74,6 +76,7 @@ def requested(
     site: str,
     removes: Sequence[str] | None = None,
     steps: Sequence[RunbookStep] = (),
+    lost_vaults: Sequence[str] = (),
 ) -> RunRow:
     """A reprotection that an operator confirms now; it is not kept yet.
 
@@ -81,11 +84,13 @@ def requested(
         site: the former site.
         removes: the ids of what is removed of the old copy; None where it is kept.
         steps: of the runbook, those that concern it.
+        lost_vaults: those that the operator has given up.
     """
     request = ReprotectRequest(
         site=site,
         state=state,
         removes=None if removes is None else list(removes),
+        lost_vaults=list(lost_vaults),
         steps=list(steps),
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
@@ -110,6 +115,10 @@ class Reprotect(RunKind):
         request = ReprotectRequest.model_validate(row.request or {})
         kept = request.removes is None
         return [
+            *(
+                f"vault {vault} has no say in it: its author says that it is lost"
+                for vault in request.lost_vaults
+            ),
             f"cuts off, stops and locks the old copy at {request.site}"
             + (", which stays" if kept else ""),
             f"protects it where it is active, at {request.state.active_site}",
@@ -164,11 +173,12 @@ def _reprotect(run: Run) -> None:
     run.touches_clouds()
 
     def fence_of_it() -> RunRow:
-        return fence.requested(_confirmed(run, request).state, request.site)
+        state = _confirmed(run, request).state
+        return fence.requested(state, request.site, request.lost_vaults)
 
     def removal() -> RunRow:
         state = _confirmed(run, request).state
-        return old_copy_removal.requested(state, request.site, request.removes)
+        return old_copy_removal.requested(state, request.site, request.removes, request.lost_vaults)
 
     fence.await_those_by_policy(run)
     parts.done(run, ReprotectSteps.FENCE, fence.KIND, fence_of_it)
@@ -192,7 +202,8 @@ def _confirmed(run: Run, request: ReprotectRequest) -> Standing:
         InvalidInput: it is active at the former site.
         VaultError, SiteUnreachable: too few vaults answer to be sure.
     """
-    now = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
+    lost = request.lost_vaults
+    now = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on, lost)
     if now.state.generation != request.state.generation:
         raise Busy(f"{now.state}, and has moved since {run.id} was confirmed")
     return now
@@ -209,6 +220,8 @@ def _have_data_replicated(run: Run, request: ReprotectRequest) -> None:
     vnf, active = run.deployment.vnfs.get(run.vnf), request.state.active_site
     if not vnf.datastores:
         return
+    if request.removes is not None and old_copy_removal.is_silent(run.deployment, request.state):
+        return  # nothing is replicated from there any more
     with run.timeline.step(ReprotectSteps.REPLICATE, active) as step:
         site = run.site(active)
         topology = discovery.discover(discovery.resolve(vnf, site), site)

@@ -250,11 +250,12 @@ class Reprotect(Run):
             default="keep",
             help="The copy that the VNF left behind (default: keep)",
         )
+        _add_lost_vaults(parser)
         return parser
 
     def body(self, asked: argparse.Namespace) -> Json:
         """As the API takes it."""
-        return {"old_copy": asked.old_copy}
+        return {"old_copy": asked.old_copy, "lost_vaults": asked.lost_vaults or None}
 
 
 class Undo(Run):
