@@ -127,3 +127,24 @@ def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
         assert len(list(world.cloud(there).block_storage.volumes())) == 6
     canary.await_records(sandbox, BACKUP, 10)
     assert world.operator.ask("vnf", "list")[0]["generation"] == 4
+
+
+def test_an_old_copy_in_the_way_is_removed_though_the_active_site_is_dead(world: World) -> None:
+    know(world)
+    sandbox, operator = world.sandbox, world.operator
+    canary.await_records(sandbox, PRIMARY, 3)
+    operator.tell("migrate", "canary", "--to", BACKUP, "--yes")
+    operator.tell("failback", "canary", "--yes")
+    assert world.protect()["generation"] == 3
+    sandbox.kill(PRIMARY)
+    assert operator.run("failover", "canary", "--to", BACKUP, "--yes").returncode == 3
+    removal = "reprotect", "canary", "--old-copy", "remove", "--yes"
+    # the vault at the dead site may know of a later move: only the operator knows that it is lost
+    assert operator.run(*removal).returncode == 1
+    assert len(list(world.cloud(BACKUP).compute.servers())) == 3
+    record = operator.ask(*removal, "--lost-vault", f"at-{PRIMARY}")
+    assert len(record["removed"]["servers"]) == 3
+    assert record["missing"] == []
+    assert list(world.cloud(BACKUP).block_storage.volumes()) == []
+    assert fail_over(world, BACKUP)["generation"] == 4
+    canary.await_work(sandbox, BACKUP)
