@@ -371,7 +371,7 @@ def _below(above: Sequence[Piece], pieces: Sequence[Piece]) -> Iterator[Piece]:
             if cover.offset > at:
                 yield Piece(at, cover.offset - at, piece.layer, piece.extent)
             if cover.end > piece.end:
-                at = piece.end  # it goes on over the next piece
+                at = piece.end  # the rest lies in the next piece
                 break
             if cover.end > piece.offset:
                 at = max(at, cover.end)

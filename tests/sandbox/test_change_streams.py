@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change streams on embedded sites: a VNF is recovered from what the storage told of its changes,
+"""Change streams on embedded sites: a VNF is recovered from the changes that the storage names,
 and from Cinder's backups where that went wrong.
 """
 

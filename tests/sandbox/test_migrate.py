@@ -49,7 +49,7 @@ def test_not_one_record_is_lost_and_the_old_copy_is_off_and_locked(own_world: Wo
     canary.await_records(own_world.sandbox, BACKUP, 10)
 
 
-def test_after_a_failed_recovery_the_vnf_is_at_work_where_it_was(own_world: World) -> None:
+def test_after_a_failed_recovery_the_vnf_runs_where_it_was(own_world: World) -> None:
     own_world.fault(BACKUP, r"^volume\.restore$", "error", times=None)
     done = own_world.operator.run(*MIGRATE)
     assert done.returncode == 1

@@ -187,7 +187,7 @@ def test_a_bug_in_one_run_does_not_end_the_conductor(
         until(lambda: deployment.runs.get(fine).ended_at)
 
 
-def test_a_database_that_is_away_is_told_and_waited_for(
+def test_a_database_that_is_away_is_named_and_waited_for(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conductor, "AGAIN_S", 0.3)
