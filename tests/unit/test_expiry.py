@@ -428,7 +428,7 @@ def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
         asked.append(vnf if isinstance(vnf, str) else vnf.vnf)
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr(run_kind, "_may_be_due", fails)
+    monkeypatch.setattr(run_kind, "may_be_due", fails)
     monkeypatch.setattr(verify_kind, "_is_due", fails)
     first = world.here.vnfs.get("v").model_copy(update={"verify_every": 60.0})
     second = first.model_copy(update={"vnf": "w"})
@@ -528,7 +528,7 @@ def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
 def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
-    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"))
+    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"), None)
     assert row is not None
     keep(world, retention={"last": 2})
     with world.here.claims.begin(row) as claim:
@@ -980,7 +980,7 @@ def test_an_aborted_expiry_leaves_the_rest_to_the_next(
 def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:
     three_points(world)
     keep(world, retention={"last": 1})
-    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"))
+    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"), None)
     assert row is not None
     with world.here.claims.begin(row) as claim:
         run = claim.run

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -150,16 +151,22 @@ def test_a_volume_whose_writer_may_live_is_left_and_another_is_made(tmp_path: Pa
     assert set(world.rows) == set(made.values())
 
 
-def test_what_is_half_written_is_finished_where_its_writer_has_ended(tmp_path: Path) -> None:
-    world, wants = restoring(tmp_path)
+def killed_after_a_write(world: World, recovery: Callable[[], object]) -> str:
+    """The volume that a recovery has half written as its host is killed; the host lives again."""
     world.fate.on_deed = lambda what: setattr(
         world.fate, "kill_at", len(world.fate.deeds) if what == "after write" else None
     )
     with pytest.raises(Killed):
-        provide(world, wants)
+        recovery()
     [left] = half_written(world)
     world.fate.on_deed = lambda what: None
     world.fate.revive()
+    return left
+
+
+def test_what_is_half_written_is_finished_where_its_writer_has_ended(tmp_path: Path) -> None:
+    world, wants = restoring(tmp_path)
+    left = killed_after_a_write(world, lambda: provide(world, wants))
     made, _ = provide(world, wants)
     assert left in made.values()
 
@@ -194,16 +201,9 @@ def test_a_volume_that_a_server_is_about_to_have_is_not_written_a_second_time(
     assert set(world.rows) == set(made.values())
 
 
-def test_half_written_volumes_that_get_not_free_are_written_as_others(tmp_path: Path) -> None:
+def test_a_half_written_volume_that_does_not_become_free_is_replaced(tmp_path: Path) -> None:
     world, wants = restoring(tmp_path)
-    world.fate.on_deed = lambda what: setattr(
-        world.fate, "kill_at", len(world.fate.deeds) if what == "after write" else None
-    )
-    with pytest.raises(Killed):
-        only_by_the_mover(world, wants)
-    [left] = half_written(world)
-    world.fate.on_deed = lambda what: None
-    world.fate.revive()
+    left = killed_after_a_write(world, lambda: only_by_the_mover(world, wants))
     world.rows[left]["status"] = "error_managing"
     made = only_by_the_mover(world, wants)
     assert (set(made), left in made.values()) == (set(SOURCES), False)

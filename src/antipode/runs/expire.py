@@ -311,14 +311,13 @@ def due(deployment: Deployment, context: Expiry, *, again: bool) -> RunRow | Non
     )
 
 
-def may_be_due(deployment: Deployment, vnf: Vnf) -> RunRow | None:
+def may_be_due(deployment: Deployment, vnf: Vnf, lately: RunRow | None) -> RunRow | None:
     """As `due`, by what this process remembers of the points that it has read: whether they can be
     recovered from, and what they need, is left to the run.
+
+    Args:
+        lately: the expiry of the VNF that ended a short while ago, if one did.
     """
-    return _may_be_due(deployment, vnf, _tried_lately(deployment, vnf.vnf))
-
-
-def _may_be_due(deployment: Deployment, vnf: Vnf, lately: RunRow | None) -> RunRow | None:
     context = looking(deployment, vnf)
 
     def may_have_expired() -> bool:
@@ -357,7 +356,7 @@ def submit_due(
             lately = _tried_lately(deployment, vnf.vnf)
             if lately is not None and lately.state == "failed":
                 continue
-            if row := _may_be_due(deployment, vnf, lately):
+            if row := may_be_due(deployment, vnf, lately):
                 enqueue(row)
         except Busy as error:
             LOG.debug("nothing of %s expires now: %s", vnf.vnf, error)
