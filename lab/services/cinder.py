@@ -196,6 +196,9 @@ class CinderStorage(Service):
         up = {service["binary"] for service in services if service["state"] == "up"}
         if missing := {"cinder-scheduler", "cinder-volume", "cinder-backup"} - up:
             raise NotReady(f"Cinder has not heard of {', '.join(sorted(missing))}")
+        # cinder-volume reports its pools each minute; until then a volume finds no back end
+        if not identity.ask(site, PORT, "/v3/scheduler-stats/get_pools")["pools"]:
+            raise NotReady("the scheduler knows no pool")
 
 
 SERVICES: Sequence[Service] = (
