@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.messy import Cloud, Json
+from tests.messy import Cloud, Json, bare_network, bare_port
 
 NETWORK = (
     "name",
@@ -54,14 +54,11 @@ def furnish(cloud: Cloud) -> list[Json]:
         dns_domain="vnf.example.",
         tags=["red", "inside"],
     )
-    first = cloud.make(
-        "subnet",
-        "/subnets",
-        network_id=inside["id"],
+    first = cloud.make_subnet(
+        inside,
+        "10.20.0.0/24",
         name="v4",
         description="of IPv4",
-        ip_version=4,
-        cidr="10.20.0.0/24",
         gateway_ip="10.20.0.254",
         dns_nameservers=["10.20.0.53", "10.20.1.53"],
         host_routes=[{"destination": "192.0.2.0/24", "nexthop": "10.20.0.7"}],
@@ -69,17 +66,10 @@ def furnish(cloud: Cloud) -> list[Json]:
         enable_dhcp=False,  # or it would take the first address of the pool, which a member has
         tags=["four"],
     )
-    second = cloud.make(
-        "subnet",
-        "/subnets",
-        network_id=inside["id"],
-        name="v6",
-        ip_version=6,
-        cidr="fd00:20::/64",
-        gateway_ip=None,
-        enable_dhcp=False,
+    second = cloud.make_subnet(
+        inside, "fd00:20::/64", name="v6", gateway_ip=None, enable_dhcp=False
     )
-    bare = cloud.make("network", "/networks", name="bare", port_security_enabled=False)
+    bare = bare_network(cloud)
     peers = cloud.make("security_group", "/security-groups", name="peers", description="Nachbarn")
     web = cloud.make("security_group", "/security-groups", name="web", tags=["public"])
     egress = [r for r in web["security_group_rules"] if r["ethertype"] == "IPv6"]
@@ -105,16 +95,7 @@ def furnish(cloud: Cloud) -> list[Json]:
         security_groups=[web["id"]],
     )
     cloud.network("PUT", f"/subnets/{first['id']}", {"subnet": {"enable_dhcp": True}})
-    other = cloud.make(
-        "port",
-        "/ports",
-        network_id=bare["id"],
-        name="bare",
-        mac_address="fa:16:3e:20:00:03",
-        fixed_ips=[],
-        port_security_enabled=False,
-    )
-    return [member, other]
+    return [member, bare_port(cloud, bare["id"], "fa:16:3e:20:00:03")]
 
 
 def seen(cloud: Cloud, names: tuple[str, ...] = ("bare", "inside")) -> Json:

@@ -6,6 +6,7 @@ there field by field.
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,13 @@ class Cloud:
             self.network("PUT", f"{path}/{made['id']}/tags", {"tags": tags})
         return made
 
+    def make_subnet(self, network: Json, cidr: str, **wanted: Any) -> Json:
+        """A subnet of a network, of the version of IP that its addresses have."""
+        version = ipaddress.ip_network(cidr).version
+        return self.make(
+            "subnet", "/subnets", network_id=network["id"], cidr=cidr, ip_version=version, **wanted
+        )
+
     def names(self, path: str, key: str) -> dict[str, str]:
         """id -> name of the resources of a listing."""
         return {row["id"]: row["name"] for row in self.network("GET", path)[key]}
@@ -90,16 +98,10 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
         network = cloud.make("network", "/networks", name=f"{name}{suffix}")
         # where Neutron may choose: away from the addresses that are wanted
         first = cidr.removesuffix("0/24")
-        subnet = cloud.make(
-            "subnet",
-            "/subnets",
-            network_id=network["id"],
-            cidr=cidr,
-            ip_version=4,
-            allocation_pools=[{"start": f"{first}200", "end": f"{first}250"}],
-        )
+        pool = {"start": f"{first}200", "end": f"{first}250"}
+        subnet = cloud.make_subnet(network, cidr, allocation_pools=[pool])
         made |= {name: network["id"], f"{name}-subnet": subnet["id"]}
-    bare = cloud.make("network", "/networks", name=f"bare{suffix}", port_security_enabled=False)
+    bare = bare_network(cloud, suffix)
     policy = cloud.make("policy", "/qos/policies", name=f"gold{suffix}")
     cloud.network(
         "POST",
@@ -107,15 +109,8 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
         {"bandwidth_limit_rule": {"max_kbps": 1000}},
     )
     public = cloud.make("network", "/networks", name="public", **{"router:external": True})
-    cloud.make(
-        "subnet",
-        "/subnets",
-        network_id=public["id"],
-        cidr="203.0.113.0/24",
-        ip_version=4,
-        allocation_pools=[{"start": "203.0.113.200", "end": "203.0.113.250"}],
-        enable_dhcp=False,
-    )
+    pool = {"start": "203.0.113.200", "end": "203.0.113.250"}
+    cloud.make_subnet(public, "203.0.113.0/24", allocation_pools=[pool], enable_dhcp=False)
     router = cloud.make(
         "router", "/routers", name="way-out", external_gateway_info={"network_id": public["id"]}
     )
@@ -125,6 +120,25 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
         {"subnet_id": made["signalling-subnet"]},
     )
     return {**made, "bare": bare["id"], "gold": policy["id"], "public": public["id"]}
+
+
+def bare_network(cloud: Cloud, suffix: str = "") -> Json:
+    """A network without subnets and port security."""
+    return cloud.make("network", "/networks", name=f"bare{suffix}", port_security_enabled=False)
+
+
+def bare_port(cloud: Cloud, network_id: str, mac: str, **wanted: Any) -> Json:
+    """A port of a bare network, which has no address."""
+    return cloud.make(
+        "port",
+        "/ports",
+        network_id=network_id,
+        name="bare",
+        mac_address=mac,
+        fixed_ips=[],
+        port_security_enabled=False,
+        **wanted,
+    )
 
 
 def messy(cloud: Cloud, there: Mapping[str, str]) -> None:
@@ -147,16 +161,7 @@ def messy(cloud: Cloud, there: Mapping[str, str]) -> None:
         numa_affinity_policy="preferred",
         tags=["blue", "first"],
     )
-    bare = cloud.make(
-        "port",
-        "/ports",
-        network_id=there["bare"],
-        name="bare",
-        fixed_ips=[],
-        port_security_enabled=False,
-        mac_address="fa:16:3e:77:00:02",
-        admin_state_up=False,
-    )
+    bare = bare_port(cloud, there["bare"], "fa:16:3e:77:00:02", admin_state_up=False)
     third = cloud.make(
         "port",
         "/ports",
