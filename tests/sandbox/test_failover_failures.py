@@ -5,9 +5,14 @@ ends with one of everything.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import sys
+import termios
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from subprocess import Popen
 from typing import Any
 
@@ -87,11 +92,15 @@ def calls_to_primary(world: World) -> int:
     return sum(world.sandbox.ask(PRIMARY, "GET", "/calls").values())
 
 
-def test_a_failover_needs_nothing_of_a_site_that_takes_connections_and_never_answers(
-    own_world: World,
+@pytest.mark.parametrize("is_slow", [False, True], ids=["never answers", "answers slowly"])
+def test_a_failover_needs_nothing_of_a_site_that_takes_connections_and(
+    own_world: World, is_slow: bool
 ) -> None:
     held = own_world.protect_and_look()
-    own_world.sandbox.isolate(PRIMARY)
+    if is_slow:
+        own_world.fault(PRIMARY, "", "slow", seconds=600, times=None)
+    else:
+        own_world.sandbox.isolate(PRIMARY)
     before = calls_to_primary(own_world)
     own_world.operator.ask(*FAILOVER)
     assert calls_to_primary(own_world) == before
@@ -252,6 +261,63 @@ def test_a_failover_whose_process_is_killed_is_gone_on_with_by_run_resume(
     run = own_world.newest_run()
     assert run["state"] == "lost"
     own_world.operator.ask("run", "resume", run["run"])
+    assert own_world.newest_run()["state"] == "succeeded"
+    expect_one_of_everything(own_world, held)
+
+
+@contextmanager
+def at_a_terminal(
+    world: World, *arguments: str, nohup: bool = False
+) -> Iterator[tuple[Popen[bytes], Callable[[], bool]]]:
+    """A command at a terminal of its own, which is gone after the block; and a look whether a fault
+    has struck, which reads what the terminal shows.
+    """
+    ours, its = os.openpty()
+
+    def take() -> None:
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+    process = Popen(
+        [sys.executable, "-m", "antipode.cli.main", *arguments],
+        env=world.operator.environment(),
+        cwd=world.sandbox.directory,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=take,
+    )
+    os.close(its)
+    os.set_blocking(ours, False)
+
+    def struck() -> bool:
+        with suppress(BlockingIOError):
+            os.read(ours, 1 << 20)
+        return world.struck(BACKUP) > 0
+
+    try:
+        yield process, struck
+    finally:
+        os.close(ours)
+
+
+def test_a_failover_whose_terminal_goes_away_is_resumed_and_with_nohup_goes_on(
+    own_world: World, held: Held
+) -> None:
+    own_world.fault(BACKUP, r"^volume\.restore$", "stuck", after=2)
+    with at_a_terminal(own_world, *FAILOVER) as (process, struck):
+        until(struck, "a restore is stuck")
+    assert process.wait(120) == 130
+    run = own_world.newest_run()
+    assert run["state"] == "failed"
+    own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+    own_world.fault(BACKUP, r"^server\.create$", "stuck", after=1)
+    resume = ("run", "resume", run["run"], "--yes")
+    with at_a_terminal(own_world, *resume, nohup=True) as (process, struck):
+        until(struck, "a boot is stuck")
+    own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+    process.wait(120)
     assert own_world.newest_run()["state"] == "succeeded"
     expect_one_of_everything(own_world, held)
 
