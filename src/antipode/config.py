@@ -81,6 +81,10 @@ class SiteConfig(Model):
     """None: this host attaches no volumes there"""
     changes: list[ChangesConfig] = Field(default_factory=list)
     """the pools whose changes this host can read"""
+    snapshots_count_gigabytes: bool = True
+    """whether snapshots count for its quota `gigabytes`, as they do unless its Cinder has
+    `no_snapshot_gb_quota`
+    """
 
 
 class SwiftVault(Model):

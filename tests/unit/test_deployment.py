@@ -25,6 +25,7 @@ from antipode.operations import site_check
 from antipode.vault import generations, points
 from antipode.vault.sealing import seal
 from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud
 from tests.unit.storages import MemoryObjects
 
 MAPS = """\
@@ -334,3 +335,16 @@ def test_a_generation_that_only_the_failed_sites_vault_has_is_known_here_and_cou
     mine = generations.claim(vaults, state, "site-a", "failover-2")
     assert mine.generation == 3
     assert generations.present(vaults, "hlr", "site-a").active_site == "site-b"
+
+
+def test_a_site_knows_whether_its_snapshots_count_gigabytes(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: FakeCloud(name).site)
+    assert deployment.site("site-a").snapshots_count_gigabytes
+    path = tmp_path / "other.yaml"
+    sites = MAPS.replace("cloud: a,", "cloud: a, snapshots_count_gigabytes: false,")
+    path.write_text(f"{sites}database: sqlite:///{tmp_path}/other.db\n")
+    other = Deployment(config.load(str(path)))
+    assert not other.site("site-a").snapshots_count_gigabytes
+    assert other.site("site-b").snapshots_count_gigabytes

@@ -202,6 +202,21 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     assert not cloud.events
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_snapshots_need_gigabytes_unless_the_site_does_not_count_them(counted: bool) -> None:
+    cloud = FakeCloud()
+    cloud.quotas = {"gigabytes": {"limit": 5}, "gigabytes_fast": {"limit": 5}}
+    cloud.site.snapshots_count_gigabytes = counted
+    if not counted:
+        check_protect(VNF, cloud)
+        return
+    with pytest.raises(PreflightFailed) as failure:
+        check_protect(VNF, cloud)
+    short = [problem.split()[1] for problem in failure.value.problems]
+    assert short == ["gigabytes", "gigabytes_fast"]
+    assert all("no_snapshot_gb_quota" in problem for problem in failure.value.problems)
+
+
 @pytest.mark.parametrize("has_other", [False, True])
 def test_a_member_that_no_probe_could_reach_is_found_before(has_other: bool) -> None:
     cloud = FakeCloud()

@@ -72,6 +72,8 @@ class Site:
         """the pools at this site whose changes this host can read"""
         self.attaches = False
         """whether this host can write volumes there by itself"""
+        self.snapshots_count_gigabytes = True
+        """whether Cinder counts the gigabytes of snapshots; its API does not say"""
         self._connection: Any = None
         self._login: Login | None = None
         self._lock = threading.Lock()

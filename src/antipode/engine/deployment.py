@@ -139,6 +139,7 @@ class Deployment:
             site.storages, site.project = self.storages_at(name), project
             settings = self.config.site(name)
             site.changes, site.attaches = settings.changes, settings.mover is not None
+            site.snapshots_count_gigabytes = settings.snapshots_count_gigabytes
             return site
 
         return self._connected(self._sites, f"{name} {project or ''}".rstrip(), connect)
