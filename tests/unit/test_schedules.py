@@ -121,6 +121,12 @@ def test_a_schedule_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> No
         schedule(**fields)
 
 
+@pytest.mark.parametrize("cron", ["* * *", "", "* * * * * *"])
+def test_an_expression_with_another_number_of_fields_is_refused_for_that(cron: str) -> None:
+    with pytest.raises(ValidationError, match="five fields"):
+        schedule(cron=cron)
+
+
 def test_the_delay_of_a_vnf_is_always_the_same_and_spreads_many() -> None:
     made = schedule(every="15m", jitter="5m")
     delays = [made.delay_s(f"vnf-{number}/quiesced-snapshot") for number in range(200)]

@@ -92,7 +92,7 @@ class Schedule(Model):
 
     every: Annotated[Seconds, Field(ge=SHORTEST_S, le=LONGEST_S)] | None = None
     """the interval in seconds; slots are its multiples since the epoch, so `24h` is midnight UTC"""
-    cron: Annotated[str, StringConstraints(min_length=9, max_length=256)] | None = None
+    cron: Annotated[str, StringConstraints(max_length=256)] | None = None
     """five fields, as in crontab(5) of Debian"""
     timezone: str = "UTC"
     """for `cron`, and for hours of the day in the settings of the protection"""
