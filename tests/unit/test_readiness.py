@@ -486,6 +486,34 @@ def test_a_protection_has_a_red_vnf_looked_at_now(world: World) -> None:
     assert readiness.looks("site-b")["v"].due_at < far
 
 
+@pytest.mark.parametrize(
+    ("level", "seconds", "is_again"),
+    [
+        (Level.RED, 5, True),
+        (Level.RED, -60, False),
+        (Level.RED, 9000, False),
+        (Level.GREEN, 5, False),
+    ],
+)
+def test_a_point_that_is_made_during_a_look_has_a_red_vnf_looked_at_again(
+    host: Host, level: Level, seconds: float, is_again: bool
+) -> None:
+    def lacks_it(_: Subject) -> Looked:
+        row = new_run(kind_of("protect"), "hlr", {})
+        run = row.id
+        host.deployment.runs.create(row)
+        host.deployment.runs.end(run, 0, "succeeded", NOON + seconds, None, {})
+        host.now = NOON + 10
+        return found(level, "there is no point")
+
+    host.sees = lacks_it
+    assert host.at(0) == ["hlr"]
+    host.sees = lambda _: found()
+    assert (host.at(1) == ["hlr"]) is is_again
+    assert host.at(2) == []
+    assert len(host.at(32)) == 1
+
+
 def test_vaults_that_do_not_answer_are_red_and_not_an_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

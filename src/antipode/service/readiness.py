@@ -20,11 +20,11 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.kind import Priority
 from antipode.engine.limits import Party
 from antipode.errors import AntipodeError, Halted, Stopped
-from antipode.model.readiness import Finding, Level
+from antipode.model.readiness import Finding, Level, verdict
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Vnf
-from antipode.runs import looks, transitions
+from antipode.runs import KINDS, looks, transitions
 from antipode.runs.looks import Looked, Subject
 from antipode.service.definitions import Definitions
 from antipode.store import database
@@ -47,6 +47,8 @@ site that has stopped to answer, leaves no other without a look for long.
 """
 RENEWED_S = TAKEN_S / 3
 """How long a look may take before it is taken for longer."""
+CLOCKS_APART_S = 1.0
+"""By how much the clock of a host may differ from the database's."""
 AHEAD_S = 60.0
 """What is due further ahead than its interval and this comes of a clock that was wrong."""
 
@@ -180,7 +182,8 @@ class ReadinessLoop:
         # the looks before this one may have taken long
         if self._is_moving_or_here(row.vnf):
             return
-        if (taken := readiness.take(row, self._now() + TAKEN_S)) is None:
+        began = self._now()
+        if (taken := readiness.take(row, began + TAKEN_S)) is None:
             return  # another host is looking
         go_on = self._holding(taken)
         subject = Subject(
@@ -195,12 +198,14 @@ class ReadinessLoop:
             raise
         except Exception as error:
             # what was seen before must not stand for what cannot be seen now
-            self._keep(taken, [_not_seen(error)], every_s)
+            self._keep(taken, [_not_seen(error)], began, every_s)
             raise
-        self._keep(taken, seen, every_s)
+        self._keep(taken, seen, began, every_s)
 
-    def _keep(self, taken: Look, seen: list[Finding], every_s: float) -> None:
-        """Keep what was seen, unless the VNF was moved or has begun to be moved meanwhile."""
+    def _keep(self, taken: Look, seen: list[Finding], began: float, every_s: float) -> None:
+        """Keep what was seen, unless the VNF was moved or has begun to be moved meanwhile. A VNF
+        that is red is looked at again at once where it has got a point since the look began.
+        """
         readiness = self._deployment.readiness
         if self._is_moving_or_here(taken.vnf):
             readiness.release(taken)
@@ -208,6 +213,21 @@ class ReadinessLoop:
         now = self._now()
         if not readiness.keep(taken, seen, now, now + every_s):
             LOG.debug("what was seen of VNF %s at %s is not kept", taken.vnf, self.site)
+        elif verdict(seen) is Level.RED and self._has_point_since(taken.vnf, began):
+            readiness.hasten(taken.vnf, now)
+
+    def _has_point_since(self, vnf: str, began: float) -> bool:
+        """Whether a run that makes points has succeeded since a moment. One that ends after this
+        question has the VNF looked at again by itself.
+        """
+        kinds = [name for name in KINDS.names if KINDS.get(name).adds_points]
+        ended = [
+            row.ended_at
+            for row in self._deployment.runs.newest(1, vnf=vnf, kinds=kinds, states=["succeeded"])
+        ]
+        # one of the future was noted by a clock that was wrong, and would be newer for long
+        latest = self._now() + CLOCKS_APART_S
+        return any(at is not None and began - CLOCKS_APART_S <= at <= latest for at in ended)
 
     def _is_moving_or_here(self, vnf: str) -> bool:
         """Whether a recovery of a VNF is under way, or it has moved to this site."""
