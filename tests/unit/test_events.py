@@ -32,6 +32,7 @@ from antipode.model.event import Event
 from antipode.model.readiness import Finding, Level
 from antipode.model.rpo import RpoState
 from antipode.model.state import ProtectedVnf, VnfState
+from antipode.operations.vnfs import add
 from antipode.runs import kind_of
 from antipode.service import courier as delivering
 from antipode.service import events as noticing
@@ -292,11 +293,14 @@ def test_a_vnf_that_was_removed_is_forgotten(world: World) -> None:
     assert world.deployment.events.conditions() == {}
 
 
-def test_before_the_first_look_at_the_vaults_nothing_is_over(world: World) -> None:
+def test_a_host_that_has_not_seen_a_vnf_ends_nothing_of_it(world: World) -> None:
+    add(world.deployment, samples.vnf())
     world.observes(31)
     world.noticed()
     world.observer = Observer(world.deployment)
     world.noticer = world.another()
+    assert world.noticed() == []
+    world.observer.looked_at = world.now  # it has looked, and its vaults have not answered
     assert world.noticed() == []
     assert list(world.deployment.events.conditions()) == ["rpo.exceeded/hlr"]
 
@@ -307,6 +311,17 @@ def test_a_vault_that_is_down_and_up_again_is_told(world: World) -> None:
     assert world.noticed() == []
     world.observer.vaults_up = {"vault": True}
     assert world.noticed() == ["dr.vault.up"]
+
+
+def test_a_vault_that_is_in_the_configuration_no_more_is_down_no_more(world: World) -> None:
+    world.observer.vaults_up = {"vault": False}
+    world.noticed()
+    world.observer.vaults_up = {}  # before the first look of a service
+    assert world.noticed() == []
+    assert len(world.deployment.events.conditions()) == 1
+    world.observer.vaults_up = {"another": True}
+    assert world.noticed() == []
+    assert world.deployment.events.conditions() == {}
 
 
 def test_a_member_that_stays_frozen_is_told_until_it_is_unquiesced(world: World) -> None:

@@ -173,8 +173,17 @@ class Noticer:
         yield from self._of_questions(held, now)
         yield from self._of_approvals(held, now)
         yield from self._of_dns(now)
-        for vault, is_up in self._observer.vaults_up.items():
-            key = f"vault.down/{vault}@{self._host}"
+        yield from self._of_vaults(held, now)
+
+    def _of_vaults(self, held: Held, now: float) -> Iterator[Condition]:
+        prefix, suffix = "vault.down/", f"@{self._host}"
+        seen = self._observer.vaults_up
+        for key in held:
+            ours = key.startswith(prefix) and key.endswith(suffix)
+            if seen and ours and key.removeprefix(prefix).removesuffix(suffix) not in seen:
+                yield Condition(key, None, False)  # the configuration has it no more
+        for vault, is_up in seen.items():
+            key = f"{prefix}{vault}{suffix}"
             kind = "dr.vault.up" if is_up else "dr.vault.down"
             data = {"vault": vault, "host": self._host}
             yield Condition(
@@ -198,11 +207,17 @@ class Noticer:
                 self._judged[name] = seen.at
                 yield from self._of_vnf(name, found, now)
                 yield from self._of_drill(name, seen, now)
-        if self._observer.looked_at:
-            for key in held:
-                about, _, name = key.partition("/")
-                if f"{about}/" in (EXCEEDED, UNPROTECTED, OVERDUE) and name not in observed:
-                    yield Condition(key, None, False)  # the VNF was removed
+        unseen = [
+            (key, name)
+            for key in held
+            for about, slash, name in [key.partition("/")]
+            if f"{about}{slash}" in (EXCEEDED, UNPROTECTED, OVERDUE) and name not in observed
+        ]
+        # one that is known was not seen here since the service began: its vaults do not answer
+        known = self._deployment.vnfs.names() if unseen else []
+        for key, name in unseen:
+            if name not in known:
+                yield Condition(key, None, False)
 
     def _of_vnf(self, name: str, found: Rpo, now: float) -> Iterator[Condition]:
         data = {"vnf": name, "rpo_s": found.age_s, "rpo_target_s": found.target_s}
