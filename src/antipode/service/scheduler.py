@@ -140,6 +140,7 @@ class Scheduler:
 
     def _all_due(self, damaged: dict[str, str]) -> list[Due]:
         now, progress = self._now(), self._deployment.schedules.all()
+        self._settled = {of: last for of, last in self._settled.items() if of in progress}
         found: list[Due] = []
         for vnf in self._definitions.known(lambda name: self._alone(name, damaged)):
             with self._alone(vnf.vnf, damaged):
