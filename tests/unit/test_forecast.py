@@ -203,6 +203,25 @@ def test_volumes_that_the_mover_writes_are_forecast_by_what_that_has_taken(
     assert foreseen(world).forecast == by_cinder
 
 
+def test_a_vnf_is_not_back_before_its_volumes_of_no_server_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_measured(monkeypatch, restore_volume=1000)
+    limits = world.here.config.limits.model_copy(update={"restores": 1})
+    one_by_one = world.here.config.model_copy(update={"limits": limits})
+    monkeypatch.setattr(world.here, "config", one_by_one)
+    point = points.read(world.here.vault, "v")
+    before = forecast.forecast(world.here, point, "site-b", failover.KIND)
+    [some, *_] = point.topology.volumes
+    spare = some.model_copy(update={"id": "spare", "name": "spare"})
+    topology = point.topology.model_copy(update={"unattached": [spare]})
+    sources = {**point.sources, "spare": point.sources[some.id]}
+    with_spare = point.model_copy(update={"topology": topology, "sources": sources})
+    after = forecast.forecast(world.here, with_spare, "site-b", failover.KIND)
+    assert before.back_in_s is not None and after.back_in_s is not None
+    assert after.back_in_s - before.back_in_s >= 1000
+
+
 def test_a_road_that_led_to_no_volume_measures_nothing() -> None:
     def step(**result: Any) -> StepRow:
         name = written.WrittenSteps.WRITE.words
@@ -299,6 +318,25 @@ def test_what_blocks_a_recovery_is_named(world: World) -> None:
     # the line of the site does not say that all is back at once
     (all_,) = forecasts.of_site(world.here, "site-a").all_of_them
     assert (all_.site, all_.forecast, all_.blocked) == ("site-b", None, ["v"])
+
+
+def test_a_failover_that_this_host_has_not_heard_of_counts_in_a_forecast(world: World) -> None:
+    drilled(world)
+    world.failover()
+    here = world.process()
+    with here.database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM states")
+    found = forecasts.of_vnf(here, "v")
+    assert (found.to, found.loses_s) == ("site-a", None)  # no point of the copy at site-b
+    assert any("says nothing" in why for why in found.blocked_by)
+    for to in (None, "site-b"):
+        with here.database.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM states")
+        assert forecasts.of_site(here, "site-a", to).each == []
+    with here.database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM states")
+    with pytest.raises(InvalidInput, match="active at site-b"):
+        forecasts.of_vnf(here, "v", "site-b")
 
 
 def test_a_site_that_a_vnf_is_not_backed_up_to_blocks_it(world: World) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.model.forecast import Forecast
@@ -127,7 +128,14 @@ def of_site(deployment: Deployment, site: str, to: str | None = None) -> Togethe
         if isinstance(found, InvalidInput):
             unreadable.append(_unreadable(name, found))  # it may be active there
         elif _active_site(deployment, found) == site:
-            wanted.append(_wanted(deployment, name, to))
+            try:
+                one = _wanted(deployment, name, to)
+            except InvalidInput:
+                if _active_site(deployment, found) == site:
+                    raise
+                continue  # its vaults know of a failover that this host had not heard of
+            if _active_site(deployment, found) == site:
+                wanted.append(one)
     together = _each(deployment, [wanted], deployment.config.limits.runs)
     return Together([*together.each, *unreadable], together.all_of_them)
 
@@ -182,23 +190,26 @@ def _wanted(deployment: Deployment, vnf: str, to: str | None) -> _Wanted:
     Raises:
         NotFound: neither a site was named nor is the VNF known here.
     """
+    local, asked = deployment.vnfs.find(vnf), to
     to = to or precheck.default_site(deployment, vnf)
-    local, state = deployment.vnfs.find(vnf), deployment.states.find(vnf)
     blocked: list[str] = []
-    active = state.active_site if state is not None else (local.primary if local else None)
-    if active == to:
-        raise InvalidInput(f"{vnf} is active at {to}; name another site")
     point: RecoveryPoint | None = None
     loses_s: float | None = None
     try:
-        known = local.vaults if local is not None else []
-        apart = {active} if active is not None else set[str]()
-        point = points.newest_or_none(deployment.vaults(known, apart_from=apart), vnf)
+        standing = activity.before_failover(deployment, vnf, to)
+        if asked is None and standing.state.active_site == to:
+            # its vaults know of a failover that this host had not heard of
+            to = precheck.default_site(deployment, vnf)
+            standing = activity.before_failover(deployment, vnf, to)
+        point = points.newest_or_none(standing.vaults, vnf)
     except AntipodeError as error:
         blocked.append(f"vaults: {error}")
     else:
         if point is None:
             blocked.append("there is no valid recovery point")
+    state = deployment.states.find(vnf)
+    if (state.active_site if state is not None else local and local.primary) == to:
+        raise InvalidInput(f"{vnf} is active at {to}; name another site")
     if point is not None and state is not None:
         loses_s = rpo(None, state, point, time.time()).age_s
         if loses_s is None:

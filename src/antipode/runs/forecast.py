@@ -19,7 +19,9 @@ from antipode.errors import Stopped
 from antipode.model.forecast import Forecast
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import StepName
+from antipode.model.topology import Volume
 from antipode.recover.queueing import Batch, ServerWork, VnfWork, simulate
+from antipode.recover.recovery import OF_NO_SERVER
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import kind_of, standing_status
 from antipode.runs.measured import (
@@ -176,23 +178,22 @@ def _roads(
     not_standing = standing_status.stands_at(deployment, point.vnf.vnf, site, point.id)
     restores = deployment.mover_restores(site)
     roads = {}
-    for server in point.topology.servers:
-        for disk in server.disks:
-            source = point.source_of(disk.id)
-            provider = PROVIDERS.get(source.kind)
-            writes = provider.written_step if restores and provider.is_written(source) else None
-            stands = not_standing is not None and not {disk.name, disk.id} & set(not_standing)
-            if stands and provider.standing_step is not None:
-                roads[disk.id] = _Road(provider.standing_step, is_quick=True)
-            elif writes is not None and found.volumes.get(writes.words):
-                roads[disk.id] = _Road(writes, source.size_gib << 30)
-            else:
-                roads[disk.id] = _Road(
-                    provider.volume_step,
-                    provider.moved_bytes(source),
-                    provider.records(source),
-                    source.reference if provider.takes_turns else "",
-                )
+    for disk in point.topology.disks:
+        source = point.source_of(disk.id)
+        provider = PROVIDERS.get(source.kind)
+        writes = provider.written_step if restores and provider.is_written(source) else None
+        stands = not_standing is not None and not {disk.name, disk.id} & set(not_standing)
+        if stands and provider.standing_step is not None:
+            roads[disk.id] = _Road(provider.standing_step, is_quick=True)
+        elif writes is not None and found.volumes.get(writes.words):
+            roads[disk.id] = _Road(writes, source.size_gib << 30)
+        else:
+            roads[disk.id] = _Road(
+                provider.volume_step,
+                provider.moved_bytes(source),
+                provider.records(source),
+                source.reference if provider.takes_turns else "",
+            )
     return roads
 
 
@@ -220,10 +221,11 @@ def _work(
     labels = {m.label: s.name for m, s in zip(vnf.members, point.topology.servers, strict=True)}
     before = vnf.predecessors()
     compares = duration(found.compares, 0.0, choice) if found.compares else 0.0
-    servers = []
     turns: Counter[str] = Counter()
-    for member, server in zip(vnf.members, point.topology.servers, strict=True):
-        of_disks = [roads[disk.id] for disk in server.disks]
+
+    def disks_of(label: str, disks: Sequence[Volume]) -> ServerWork:
+        """What the disks of a server take, or the volumes of none."""
+        of_disks = [roads[disk.id] for disk in disks]
         records = sum(road.records for road in of_disks)
         volumes = []
         for road in of_disks:
@@ -231,22 +233,34 @@ def _work(
                 turns[road.turn] += 1
                 seconds = duration(samples, road.size, choice)
                 volumes.append(seconds * (turns[road.turn] if road.turn else 1))
+        return ServerWork(
+            name=label,
+            imports_s=duration(found.imports, records, choice)
+            if records and found.imports
+            else 0.0,
+            volumes_s=volumes,
+            ports_s=0.0,
+            compares_s=compares * len(of_disks) if kind.compare_step is not None else 0.0,
+            boot_s=0.0,
+            answers_s=0.0,
+        )
+
+    servers = []
+    for member, server in zip(vnf.members, point.topology.servers, strict=True):
         is_probed = member.answers is not None or member.drill is not None
         answers = of_one_or_all(found.answers, name) if is_probed else []
         servers.append(
-            ServerWork(
-                name=server.name,
-                imports_s=duration(found.imports, records, choice)
-                if records and found.imports
-                else 0.0,
-                volumes_s=volumes,
+            replace(
+                disks_of(server.name, server.disks),
                 ports_s=choice(found.ports) if found.ports else 0.0,
-                compares_s=compares * len(of_disks) if kind.compare_step is not None else 0.0,
                 boot_s=choice(of_one_or_all(found.boots, name)),
                 answers_s=choice(answers) if answers else 0.0,
                 after=sorted(labels[other] for other in before[member.label]),
             )
         )
+    if point.topology.unattached:
+        # the VNF is not back before they are there, though nothing boots from them
+        servers.append(disks_of(OF_NO_SERVER, point.topology.unattached))
     around = (of_one_or_all(each, kind.name) for each in (found.before, found.after))
     before_s, after_s = (choice(each) if each else 0.0 for each in around)
     return VnfWork(name, servers, before_s, after_s)
