@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from antipode.cloud import site as cloud_site
+from antipode.engine.run import new_run
 from antipode.errors import NotFound, SiteUnreachable
 from antipode.model.advice import Facts, Weight
+from antipode.model.schedule import Schedule
+from antipode.operations import advice
 from antipode.operations.advice import Advice, Advised, advise
 from antipode.operations.advice import _of_what_it_captures as of_captured
 from antipode.protect.option import OPTIONS
+from antipode.runs import kind_of
 from tests.unit.test_accepted_consistency import accepting
 from tests.unit.test_drill_run import drilled
 from tests.unit.test_durable_runs import VNF, World, world
@@ -155,6 +161,34 @@ def test_a_vnf_is_measured_where_it_runs_and_by_what_it_has_done(world: World) -
     assert [one.verdict for one in found.options].count("fits best") >= 1
     # of 96 points a day at half of the RPO, each with so many calls
     assert of(found, "quiesced-snapshot").calls_per_day == 96 * (2 * 2 + 3 * 3)
+
+
+def test_the_cost_of_a_cron_expression_is_that_of_its_slots(world: World) -> None:
+    protection = VNF.protections[0].model_copy(update={"schedule": Schedule(cron="0 */6 * * *")})
+    world.here.vnfs.put(VNF.model_copy(update={"rpo": 1800.0, "protections": [protection]}))
+    calls = of(advise(world.here, "v"), "quiesced-snapshot").calls_per_day
+    assert calls == pytest.approx(4 * (2 * 2 + 3 * 3))
+
+
+def test_change_is_measured_between_backups_of_the_vnf_however_many_others_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice, "MOST_RUNS", 3)
+    begin = datetime(2026, 11, 1, tzinfo=UTC)
+
+    def protects(minutes: int, vnf: str = "v", **result: Any) -> None:
+        row, at = new_run(kind_of("protect"), vnf, {}), begin + timedelta(minutes=minutes)
+        row.started_at = row.ended_at = at.timestamp() + 10**8
+        row.state, row.slot = "succeeded", None
+        row.result = {"consistent_at": at.isoformat(), **result}
+        world.here.runs.create(row)
+
+    protects(0, stored_bytes=10**9, incremental=False)
+    protects(59, stored_bytes=0, incremental=False)  # of an option that stores nothing
+    protects(60, stored_bytes=3600, incremental=True)
+    for number in range(130):
+        protects(61 + number, "another", stored_bytes=1, incremental=True)
+    assert advise(world.here, "v").facts.bytes_per_hour == 3600
 
 
 def test_with_the_active_site_dead_it_goes_by_the_newest_point(

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 
+from antipode import clock
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError
 from antipode.model.advice import Cost, Facts, Remark, Weight
 from antipode.model.capture import OF_RUNNING_MEMBERS
 from antipode.model.steps import Steps
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Protection, Vnf
 from antipode.operations import forecasts, inspect
 from antipode.operations.inspect import Look
 from antipode.protect.guest_agents import lacking
@@ -23,6 +24,8 @@ from antipode.store.tables import RunRow
 
 MOST_RUNS = 50
 """The newest protections that are measured."""
+AHEAD_S, MOST_SLOTS = 400 * 86400.0, 500
+"""For how long, and up to how many, the slots of a cron expression are counted."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,15 @@ def _rank(remarks: list[Remark]) -> int:
     return weights.count(Weight.FOR) - weights.count(Weight.AGAINST)
 
 
-def _every_s(protection: object) -> float | None:
-    schedule = getattr(protection, "schedule", None)
-    return None if schedule is None else schedule.every
+def _every_s(protection: Protection) -> float | None:
+    """How long it is between two slots, on average where they are those of a cron expression."""
+    if (schedule := protection.schedule) is None:
+        return None
+    if schedule.every is not None:
+        return schedule.every
+    now = clock.now()
+    slots = list(islice(schedule.slots_between(now, now + AHEAD_S), MOST_SLOTS))
+    return (slots[-1] - slots[0]) / (len(slots) - 1) if len(slots) > 1 else None
 
 
 def _stored(cost: Cost, facts: Facts) -> float | None:
@@ -122,11 +131,9 @@ def _stored(cost: Cost, facts: Facts) -> float | None:
 def _facts(deployment: Deployment, seen: Look) -> Facts:
     vnf, topology, active = seen.status.vnf, seen.topology, seen.status.state.active_site
     members = {m.server: m for m in vnf.members}
-    rows = [
-        row
-        for row in deployment.runs.newest_successes([protect.KIND.name], 40 * MOST_RUNS)
-        if row.vnf == vnf.vnf
-    ][:MOST_RUNS]
+    rows = deployment.runs.newest(
+        MOST_RUNS, vnf=vnf.vnf, kinds=[protect.KIND.name], states=["succeeded"]
+    )
     captured = [s for s in topology.servers if not {s.name, s.id} & seen.untouched.keys()]
     running = [s for s in captured if not s.is_off]
     kept_root = [
@@ -181,11 +188,14 @@ def _replicated(deployment: Deployment, seen: Look) -> int:
 
 
 def _bytes_per_hour(rows: list[RunRow]) -> float | None:
-    """What increments have added, over the time since the points before them."""
+    """What increments have added, over the time since the backups before them. Points of options
+    that store nothing lie between them.
+    """
     moments = [
         (datetime.fromisoformat(at).timestamp(), row)
         for row in rows
         if isinstance(at := row.result.get("consistent_at"), str)
+        and (row.result.get("stored_bytes") or row.result.get("incremental"))
     ]
     found = [
         (float(later.result["stored_bytes"]), at - before)
