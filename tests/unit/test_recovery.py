@@ -328,10 +328,27 @@ def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_rem
         del there.servers[server]
     with pytest.raises(PreflightFailed) as failure:
         make_plan(later, there.site)
-    assert any(
-        problem.endswith("made by run; if that was aborted, again: antipode run abort run")
-        for problem in failure.value.problems
-    )
+    ours = [said for said in failure.value.problems if "made by run" in said]
+    assert ours
+    for said in ours:
+        assert "antipode run abort run" in said
+        assert f"antipode reprotect {point.vnf.vnf} --old-copy remove" in said
+
+
+@pytest.mark.parametrize(("generation", "may_be_old"), [(1, False), (2, True)])
+def test_what_may_be_of_an_old_copy_names_the_command_that_removes_one(
+    point: RecoveryPoint, there: FakeCloud, generation: int, may_be_old: bool
+) -> None:
+    """The first copy carries no mark of a run."""
+    there.servers["x"] = {**A_SERVER, "id": "x", "name": "db", "metadata": {}}
+    address = point.topology.server("db").ports[0].fixed[0].address
+    taken = {"network_id": "net-2", "fixed_ips": [{"ip_address": address, "subnet_id": "subnet-2"}]}
+    there.ports["p"] = {**A_PORT, "id": "p", "mac_address": "aa:aa:aa:aa:aa:ab", **taken}
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(point.model_copy(update={"generation": generation}), there.site)
+    said = [p for p in failure.value.problems if "(x)" in p or "port p " in p]
+    assert len(said) > 1
+    assert {"--old-copy remove" in p for p in said} == {may_be_old}
 
 
 def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(

@@ -20,6 +20,7 @@ from antipode.errors import (
     ResourceFailed,
     SiteUnreachable,
 )
+from antipode.model import marks
 from antipode.model.datastore import Health
 from antipode.model.source import ReplicatedState
 from antipode.model.vnf import Vnf
@@ -461,15 +462,18 @@ def test_points_of_an_old_copy_stay_while_no_newer_one_can_be_recovered_from(
 ) -> None:
     world = moved(replicated)
     former, servers = points.list_ids(world.here.vault, "v"), set(world.a.servers)
+    of_a_stream = {marks.TRACKED: "v", marks.RUN: "protect-1"}
+    kept = world.a._snapshot_of({"volume_id": "db-data", "name": "", "metadata": of_a_stream})
     states = list(replicated.newest().states)
     removed = {i: world.b.snapshots.pop(i) for i in states}
     with pytest.raises(PreflightFailed, match="none can be recovered from"):
         removal(world)
     assert points.list_ids(world.here.vault, "v") == former
-    assert set(world.a.servers) == servers and world.a.snapshots
+    assert set(world.a.servers) == servers and len(world.a.snapshots) > 1
+    assert kept in world.a.snapshots
     world.b.snapshots |= removed
     removal(world)
-    assert world.a.servers == {}
+    assert (world.a.servers, world.a.snapshots) == ({}, {})
 
 
 def test_a_state_stays_while_the_active_site_does_not_say_what_rests_on_it(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from antipode.cloud.api import Json
 from antipode.model.marks import TRACKED, made_by
 from antipode.model.steps import Timeline
 from antipode.protect.snapshots import remove_all
@@ -53,11 +54,12 @@ def drop(site: Site, vnf: str, snapshots: Collection[str], timeline: Timeline) -
 
 def drop_of_volumes(site: Site, volumes: Collection[str], timeline: Timeline) -> None:
     """Remove those of volumes that are to be deleted."""
-    remove_all(
-        site,
-        lambda s: s["volume_id"] in volumes and _vnf_of(s["metadata"]) is not None,
-        timeline,
-    )
+    remove_all(site, lambda s: s["volume_id"] in volumes and stays(s), timeline)
+
+
+def stays(snapshot: Json) -> bool:
+    """Whether a snapshot outlives the run that has made it."""
+    return _vnf_of(snapshot.get("metadata")) is not None
 
 
 def _vnf_of(metadata: Mapping[str, str] | None) -> str | None:

@@ -35,7 +35,7 @@ from antipode.model.vnf import ANY, Member
 from antipode.recover import application_data, heads, quotas, server_groups
 from antipode.recover.existing import keys_of
 from antipode.recover.findings import Findings, by_name
-from antipode.recover.port_plans import PortPlanner
+from antipode.recover.port_plans import PortPlanner, removal_of_old_copy
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
 
@@ -278,13 +278,11 @@ class _Planner:
     def _in_the_way(self, server: Server, other: Json) -> str:
         """That a server has the name of a member, and how that is resolved where it is a copy."""
         found = f"there is a server {server.name} already ({other['id']})"
-        if (made_by := other["metadata"].get(RUN)) is None:
+        made_by = other["metadata"].get(RUN)
+        if made_by is None and self._point.generation == 1:
             return found
-        vnf = self._point.vnf.vnf
-        return (
-            f"{found}, made by {made_by}; a recovery removes no old copy. If it is one, whether or"
-            f" not the active site answers: antipode reprotect {vnf} --old-copy remove --plan"
-        )
+        by = f", made by {made_by}" if made_by else ""
+        return f"{found}{by}; {removal_of_old_copy(self._point)}"
 
     def _must_be_gone(self, server: Server) -> None:
         """See that the server that was captured is not at this site, under whatever name."""

@@ -256,13 +256,14 @@ class PortPlanner:
         for address in (self._map.address(f.address) for f in port.fixed):
             if other := self._taken.get((network_id, address)):
                 self._findings.problems.append(
-                    f"address {address} of {whose} is in use on network {network} by {owner(other)}"
+                    f"address {address} of {whose} is in use on network {network} by"
+                    f" {self._in_the_way(other)}"
                 )
         other = self._macs.get((network_id, port.mac_address.lower()))
         if other and port.vnic_type != WHOLE_DEVICE:
             self._findings.problems.append(
                 f"MAC address {port.mac_address} of {whose} is in use on network {network} by "
-                f"{owner(other)}"
+                f"{self._in_the_way(other)}"
             )
         for address in sorted(_of_pairs(self._pairs(port))):
             if other := self._taken.get((network_id, address)):
@@ -270,6 +271,14 @@ class PortPlanner:
                     f"address {address}, which {whose} may use too, is in use on network {network} "
                     f"by {owner(other)}"
                 )
+
+    def _in_the_way(self, other: Json) -> str:
+        """A port that is in the way, and how it is removed if it is one of ours."""
+        maker = neutron_maker(other)
+        ways = [f"if that was aborted, again: antipode run abort {maker}"] if maker else []
+        if maker or self._point.generation > 1:
+            ways.append(removal_of_old_copy(self._point))
+        return "; ".join([owner(other), *ways])
 
     def _subnet(self, whose: str, network: str, network_id: str, address: str) -> str:
         mine = self.networks.subnets_of(network_id)
@@ -289,15 +298,19 @@ def _of_pairs(pairs: Sequence[AnyMapping[str, str]]) -> set[str]:
 
 
 def owner(port: Json) -> str:
-    """A port that is in the way, and how it is removed if it is one of ours."""
+    """A port that is in the way, and the run that made it if it is one of ours."""
     maker = neutron_maker(port)
-    by = (
-        f", made by {maker}; if that was aborted, again: antipode run abort {maker}"
-        if maker
-        else ""
-    )
     return (
         f"port {port['id']} ({port.get('device_owner') or 'not plugged'} "
         f"{port.get('device_id', '')})".replace(" )", ")")
-        + by
+        + (f", made by {maker}" if maker else "")
+    )
+
+
+def removal_of_old_copy(point: RecoveryPoint) -> str:
+    """How that which is in the way is removed, if it is of an old copy of the VNF."""
+    vnf = point.vnf.vnf
+    return (
+        f"if it is of an old copy, whether or not the active site answers: antipode reprotect {vnf}"
+        " --old-copy remove --plan"
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kind of run that removes the old copy of a VNF at a site: its servers, their ports and their
-volumes, with the recovery points whose states are in those. What belongs to it is known by proof,
-as for a fence; networks, keypairs and the like stay.
+"""The kind of run that removes the old copy of a VNF at a site: its servers, their ports and those
+of no server, and their volumes, with the recovery points whose states are in those. What belongs to
+it is known by proof, as for a fence; networks, keypairs and the like stay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed, Stopped
 from antipode.model.base import Model
-from antipode.model.marks import is_throw_away, made_by
+from antipode.model.marks import is_throw_away, is_throw_away_port, made_by, neutron_maker
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import ReplicatedState
 from antipode.model.state import ProtectedVnf
@@ -304,6 +304,8 @@ def holdings(
     going = {v["id"]: str(v.get("name") or "") for v in volumes if v["id"] not in shared}
     lost = sorted({id_ for earlier in unfinished for id_ in earlier.ports})
     ports = [*fencing.ports_of(site, ids), *(site.networks.ports(lost) if lost else [])]
+    free_ports, kept_ports = _ports_of_no_server(deployment, copy, site, [p["id"] for p in ports])
+    ports += free_ports
     return Holdings(
         {s["id"]: s["name"] for s in servers},
         {
@@ -312,7 +314,11 @@ def holdings(
             if (p.get("device_id") or "") in ("", *ids) or p["id"] not in lost
         },
         going,
-        [*(f"{_named(of_copy[i])}: {why}" for i, why in shared.items()), *kept.values()],
+        [
+            *(f"{_named(of_copy[i])}: {why}" for i, why in shared.items()),
+            *kept.values(),
+            *kept_ports,
+        ],
         _points_in(standing, site.name, going) if snapshots else (),
     )
 
@@ -381,6 +387,61 @@ def _of_no_server(
         else:
             free.append(volume["id"])
     return free, kept
+
+
+def _ports_of_no_server(
+    deployment: Deployment, copy: OldCopy, site: Site, of_servers: Collection[str]
+) -> tuple[list[Json], list[str]]:
+    """The ports of no server that the old copy has, whose addresses would be in the way of a
+    recovery: those that its recovery points name, and those that its failover has made. Then those
+    which are left, and why: something else may use them by now.
+
+    Args:
+        of_servers: the ids of the ports that it has beside them.
+    """
+    others = {
+        name: other.vnf
+        for other in deployment.vnfs.all()
+        if other.vnf != copy.vnf and copy.site in other.sites
+        for name in other.ports
+    }
+    there = site.networks.ports_of_project(site.project_id)
+    shared = {
+        (port["network_id"], pair.get("ip_address", "")): port["id"]
+        for port in there
+        if port["id"] not in of_servers and not _is_of(copy, port)
+        for pair in port.get("allowed_address_pairs", [])
+    }
+    free: list[Json] = []
+    kept: list[str] = []
+    for port in there:
+        if port["id"] in of_servers or not _is_of(copy, port):
+            continue
+        name = port["name"]
+        what = f"port {name or port['id']} ({port['id']})"
+        known = copy.ports.get(port["id"], name)
+        addresses = [(port["network_id"], f["ip_address"]) for f in port["fixed_ips"]]
+        users = [shared[address] for address in addresses if address in shared]
+        if name != known:
+            kept.append(f"{what}: it was {known or 'without a name'}, of no server, before")
+        elif other := others.get(name) or others.get(port["id"]):
+            kept.append(f"{what}: the file of VNF {other} names it, too")
+        elif users:
+            kept.append(f"{what}: port {users[0]} may use its address, too")
+        else:
+            free.append(port)
+    return free, kept
+
+
+def _is_of(copy: OldCopy, port: Json) -> bool:
+    """Whether a port is one of no server that the old copy has."""
+    if port.get("device_id") or is_throw_away_port(port):
+        return False
+    if str(port.get("device_owner") or "").startswith(("network:", "trunk:")):
+        return False
+    maker = neutron_maker(port)
+    is_made = maker in copy.runs and maker not in copy.spared_runs
+    return port["id"] in copy.ports or is_made
 
 
 def _is_idle(volume: Json) -> bool:
@@ -491,8 +552,8 @@ def _end_points(run: Run, standing: Standing, site: Site, found: Holdings) -> li
         PreflightFailed: no newer point can be recovered from.
         AntipodeError: as `expiry.finish`; nothing of the copy is removed.
     """
-    tracked.drop_of_volumes(site, found.volumes, run.timeline)
-    if not _snapshots_of(site, found.volumes):
+    if all(tracked.stays(s) for s in _snapshots_of(site, found.volumes)):
+        tracked.drop_of_volumes(site, found.volumes, run.timeline)
         return []
     state = standing.state
     work = expire.expiry_of(run, run.deployment.vnfs.get(run.vnf))
@@ -511,6 +572,7 @@ def _end_points(run: Run, standing: Standing, site: Site, found: Holdings) -> li
     for point, user in work.users().items():
         if point in going:
             raise Busy(f"recovery point {point} of {run.vnf} is used by {user}")
+    tracked.drop_of_volumes(site, found.volumes, run.timeline)
     why = f"It was withdrawn by {run.id}, which removes the volumes that hold its states."
     withdrawn = expiry.withdraw(work, going, why)
     left = expiry.finish(work, state).left

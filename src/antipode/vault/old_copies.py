@@ -40,6 +40,8 @@ class OldCopy(NamedTuple):
     """the names of those that the newest recovery point of the present generation has; None where
     there is no such point
     """
+    ports: Mapping[str, str] = {}
+    """id of a port of no server -> its name, as recovery points of older generations have them"""
 
     def has(self, server: Mapping[str, Any]) -> bool:
         """Whether a server, as a listing of the site shows it, is a member of the old copy."""
@@ -86,7 +88,9 @@ def find(
     named: set[str] = set()
     replaced: set[str] | None = None
     members: dict[int, set[str]] = {}
+    free_ports: dict[str, str] = {}
     spared_volumes: set[str] = set()
+    spared_ports: set[str] = set()
     seen: set[int] = set()
     for point, summary in reversed(list(points.list_points(vault, vnf))):
         if isinstance(summary, VaultCorrupt):
@@ -105,10 +109,12 @@ def find(
             if all(ids.isdisjoint(later) for later in members.values()):
                 old |= {server.id: server.name for server in found.topology.servers}
                 free |= unattached
+                free_ports |= {port.id: port.name for port in found.topology.vip_ports}
             members[summary.generation] = ids
         else:
             spared |= ids
             spared_volumes |= {volume.id for volume in found.topology.volumes}
+            spared_ports |= {port.id for port in found.topology.vip_ports}
             replaced = set(unattached.values()) if replaced is None else replaced
     for claim in succeeded:
         if claim.former_site == site and claim.generation <= before:
@@ -123,7 +129,8 @@ def find(
             resource=f"VNF {vnf}",
         )
     left = {v: name for v, name in free.items() if v not in spared_volumes}
-    return OldCopy(site, old, runs, spared, spared_runs, left, named, vnf, replaced)
+    ports = {p: name for p, name in free_ports.items() if p not in spared_ports}
+    return OldCopy(site, old, runs, spared, spared_runs, left, named, vnf, replaced, ports=ports)
 
 
 def _read(vault: Vault, vnf: str, point: str) -> RecoveryPoint | None:
