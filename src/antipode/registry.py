@@ -58,7 +58,7 @@ class Registry(Generic[Part]):
         return sorted({*self._places, *self._parts})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts or name in self._places
+        return name in self._parts or name in self._built_in or name in self._places
 
     def get(self, name: str) -> Part:
         """The part of this name.
@@ -67,11 +67,15 @@ class Registry(Generic[Part]):
             InvalidInput: there is none.
         """
         if name not in self._parts:
-            if name not in self._places:
-                known = ", ".join(self.names)
-                raise InvalidInput(
-                    f"{self._what} {name} is unknown to this antipode; known: {known}"
-                )
-            module, _, attribute = self._places[name].partition(":")
+            module, _, attribute = self._place(name).partition(":")
             self._parts[name] = getattr(import_module(module), attribute)
         return self._parts[name]
+
+    def _place(self, name: str) -> str:
+        """Where a part is. The entry points of all packages, which take long to read, are looked at
+        only for a part that antipode does not bring along.
+        """
+        if (place := self._built_in.get(name) or self._places.get(name)) is None:
+            known = ", ".join(self.names)
+            raise InvalidInput(f"{self._what} {name} is unknown to this antipode; known: {known}")
+        return place

@@ -162,6 +162,15 @@ def test_a_success_that_did_all_is_never_looked_for_again(world: World) -> None:
     assert world.deployment.runs.to_collect(time.time() - orphans.LATE_S) == []
 
 
+def test_of_one_kind_only_its_own_runs_are_looked_for(world: World) -> None:
+    failed = ended(world, "protect", "failed")
+    ended(world, "failover", "failed")
+    ended(world, "protect", "succeeded")
+    assert len(orphans.to_collect(world.deployment)) == 2
+    of_kind = orphans.to_collect(world.deployment, kind=kind_of("protect"))
+    assert [run.id for run in of_kind] == [failed]
+
+
 def silent(name: str, cloud: str) -> Any:
     raise SiteUnreachable("no answer")
 

@@ -10,6 +10,7 @@ writes null. Fields that antipode does not read pass unchecked.
 
 from __future__ import annotations
 
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, NotRequired
 
@@ -38,8 +39,14 @@ class Shape:
 
     def __init__(self, key: str, of: Any) -> None:
         self.key = key
-        # In a list, as pydantic takes no settings for a TypedDict by itself.
-        self._adapter = TypeAdapter(list[of], config=ConfigDict(extra="allow", strict=True))
+        self._items: Any = list[of]
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[list[Any]]:
+        """Made at its first use, as a process needs few of them; of a list, as pydantic takes no
+        settings for a TypedDict by itself.
+        """
+        return TypeAdapter(self._items, config=ConfigDict(extra="allow", strict=True))
 
     def read(self, body: Any, site: str, call: str) -> Any:
         """The checked content of an answer's body.

@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskflow import states
 from taskflow.exceptions import NotFound, TaskFlowException
 from taskflow.persistence import models
-from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
 from antipode import libraries
 from antipode.config import Config
@@ -28,6 +27,7 @@ from antipode.store.database import alone, on_server
 from antipode.store.files import make_private, one_at_a_time
 
 if TYPE_CHECKING:
+    from antipode.engine.flow_backend import Backend
     from antipode.engine.run import Run
 
 LOG = logging.getLogger(__name__)
@@ -35,23 +35,12 @@ BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
 """The name space of the logbooks' ids, which are derived from those of the runs."""
 _LAST_TABLE = "atomdetails"
 """The last table that TaskFlow makes in a new database."""
+_MIGRATIONS = "taskflow.persistence.backends.sqlalchemy.migration"
+"""Only the tables of a server are migrated. It loads Alembic, which takes a tenth of a second."""
 _making_tables = threading.Lock()
 """Alembic knows of one migration at a time."""
 _CONNECTIONS: dict[str, Any] = {"pool_size": 5, "max_overflow": -1}
 """A few are kept. Each run that writes at a moment needs one, and none waits for another run's."""
-
-
-class _Backend(SQLAlchemyBackend):  # type: ignore[misc]
-    """Keeps its connection object. TaskFlow's own builds its tables, and SQLAlchemy their
-    statements, again for every write: a quarter of what a task costs.
-    """
-
-    _connection: Any = None
-
-    def get_connection(self) -> Any:
-        if self._connection is None:
-            self._connection = super().get_connection()
-        return self._connection
 
 
 class Flows:
@@ -66,7 +55,7 @@ class Flows:
         self._url = make_url(config.database)
         self._file = config.state_dir / "flows.db" if config.is_sqlite else None
         self._lock = threading.Lock()
-        self._backend: _Backend | None = None
+        self._backend: Backend | None = None
         self._process = 0
         self._inode: tuple[int, int] | None = None
 
@@ -76,12 +65,13 @@ class Flows:
         return f"the flow database {self._file or self._url.render_as_string()}"
 
     @contextmanager
-    def backend(self) -> Iterator[SQLAlchemyBackend]:
+    def backend(self) -> Iterator[Backend]:
         """TaskFlow's way to it.
 
         Raises:
             AntipodeError: it cannot be used, or TaskFlow is of a release that does not fit.
         """
+        libraries.load_when_used(_MIGRATIONS)
         libraries.check(libraries.TASKFLOW, libraries.FLOWS)
         try:
             with self._lock:
@@ -145,7 +135,7 @@ class Flows:
         with self.backend() as backend, closing(backend.get_connection()) as connection:
             yield connection
 
-    def _of_this_process(self) -> _Backend:
+    def _of_this_process(self) -> Backend:
         if self._backend is not None and not self._is_there_still(self._backend.engine):
             self._close()
         if self._backend is None:
@@ -159,12 +149,14 @@ class Flows:
             return inspect(engine).has_table(_LAST_TABLE)
         return self._inode == _inode(self._file)
 
-    def _open(self) -> _Backend:
+    def _open(self) -> Backend:
         """Have TaskFlow make its tables, or bring them up to date.
 
         Only one process at a time can do that. The first connection to a file is made in the same
         way, see `one_at_a_time`.
         """
+        from antipode.engine.flow_backend import Backend
+
         self._process = os.getpid()
         if self._file is None:
             engine = on_server(self._url, **_CONNECTIONS)
@@ -173,7 +165,7 @@ class Flows:
             self._inode = _inode(self._file)
             engine = create_engine(f"sqlite:///{self._file}", hide_parameters=True, **_CONNECTIONS)
             event.listen(engine, "connect", _prepare_sqlite)
-        backend = _Backend({}, engine=engine)
+        backend = Backend({}, engine=engine)
         try:
             with (
                 _making_tables if self._file is None else one_at_a_time(self._file),
@@ -198,7 +190,7 @@ class Flows:
 
 
 def open_book(
-    backend: SQLAlchemyBackend, run: Run, name: str, restart_without: str | None
+    backend: Backend, run: Run, name: str, restart_without: str | None
 ) -> tuple[models.LogBook, models.FlowDetail]:
     """The logbook of a run and, in it, the details of the flow for this claim, which begin with the
     tasks that finished under the previous claim.

@@ -17,6 +17,7 @@ from antipode.runs import KINDS, find_kind, kind_of
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
+    from antipode.engine.kind import RunKind
     from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -57,10 +58,16 @@ def collect(deployment: Deployment) -> None:
                 LOG.warning("orphans of %s at %s could not be removed: %s", vnf, site, error)
 
 
-def to_collect(deployment: Deployment, vnf: str | None = None) -> list[RunRow]:
-    """The runs that may have left orphans which can still be found, of every VNF or of one."""
-    clean = [name for name in KINDS.names if kind_of(name).is_clean_when_done]
-    return deployment.runs.to_collect(clock.now() - LATE_S, vnf, clean)
+def to_collect(
+    deployment: Deployment, vnf: str | None = None, kind: RunKind | None = None
+) -> list[RunRow]:
+    """The runs that may have left orphans which can still be found, of every VNF or of one, and of
+    every kind or of one: then the modules of the others need not be loaded.
+    """
+    kinds = [kind_of(name) for name in KINDS.names] if kind is None else [kind]
+    clean = [of.name for of in kinds if of.is_clean_when_done]
+    wanted = None if kind is None else kind.name
+    return deployment.runs.to_collect(clock.now() - LATE_S, vnf, clean, wanted)
 
 
 def may_have_come_late(run: RunRow) -> bool:

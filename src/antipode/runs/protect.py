@@ -526,7 +526,7 @@ def _dead_protections(deployment: Deployment, vnf: str) -> list[RunRow]:
 
     A run that is kept as running is dead only if it is known that no process has it.
     """
-    found = [*deployment.runs.open(vnf), *orphans.to_collect(deployment, vnf)]
+    found = [*deployment.runs.open(vnf), *orphans.to_collect(deployment, vnf, KIND)]
     return [
         row
         for row in found
@@ -578,8 +578,8 @@ class CollectOrphans(ProtectTask):
             over = [r for r in _dead_protections(deployment, p.vnf.vnf) if r.id != self.run.id]
             over += [
                 row
-                for row in orphans.to_collect(deployment, p.vnf.vnf)
-                if row.kind == KIND.name and orphans.may_have_come_late(row)
+                for row in orphans.to_collect(deployment, p.vnf.vnf, KIND)
+                if orphans.may_have_come_late(row)
             ]
             here = [row for row in over if _is_of(row, p.site.name)]
             if here:

@@ -499,7 +499,11 @@ class Runs:
         return self._first(_of(run.vnf).where(or_(RunRow.state.in_(OPEN), failed)))
 
     def to_collect(
-        self, since: float, vnf: str | None = None, clean: Collection[str] = ()
+        self,
+        since: float,
+        vnf: str | None = None,
+        clean: Collection[str] = (),
+        kind: str | None = None,
     ) -> list[RunRow]:
         """The runs whose orphans are looked for, the newest first: those that ended after a moment
         (seconds since the epoch), and those that were not collected, as far as they may have left
@@ -507,12 +511,15 @@ class Runs:
 
         Args:
             clean: the kinds of which no other run may have left something.
+            kind: runs of this one only.
         """
         not_done = type_coerce(RunRow.result, JSON)["not_done"].as_string().is_not(None)
         may_have_left = or_(RunRow.state.in_(("failed", "aborted")), RunRow.claim > 1, not_done)
         not_yet = and_(RunRow.state.in_(ENDED), RunRow.collected_at.is_(None), may_have_left)
         lately = and_(RunRow.ended_at > since, or_(may_have_left, RunRow.kind.not_in(clean)))
         wanted = _of(vnf).where(RunRow.state.not_in(NEVER_BEGUN), or_(lately, not_yet))
+        if kind is not None:
+            wanted = wanted.where(RunRow.kind == kind)
         return self._rows(wanted.order_by(RunRow.started_at.desc()))
 
     def uncollected(self, kind: str, vnf: str | None = None) -> list[RunRow]:
