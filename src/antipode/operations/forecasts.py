@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.model.forecast import Forecast
@@ -21,7 +20,8 @@ from antipode.model.vnf import Vnf
 from antipode.operations import plans, readiness
 from antipode.runs import failover, forecast, precheck
 from antipode.runs.forecast import Group
-from antipode.vault import points
+from antipode.vault import generations, points
+from antipode.vault.ensemble import Vaults
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,28 @@ def _active_site(deployment: Deployment, vnf: Vnf) -> str:
     return state.active_site if state is not None else vnf.primary
 
 
+def _vaults_elsewhere(deployment: Deployment, vnf: str, local: Vnf | None) -> Vaults:
+    """The vaults of a VNF apart from those at its active site, of which these may know more than
+    this host: then it learns of it.
+
+    Raises:
+        VaultCorrupt: a claim in a vault cannot be understood.
+        VaultError, SiteUnreachable: no vault answers.
+    """
+    named = local.vaults if local is not None else []
+    state = deployment.states.find(vnf)
+    active = state.active_site if state is not None else (local.primary if local else None)
+    while True:
+        apart = {active} if active is not None else set[str]()
+        vaults = deployment.vaults(named, apart_from=apart)
+        if local is None:
+            return vaults
+        state = deployment.states.keep(generations.present(vaults, vnf, local.primary))
+        if state.active_site == active:
+            return vaults
+        active = state.active_site
+
+
 def _wanted(deployment: Deployment, vnf: str, to: str | None) -> _Wanted:
     """What is needed for the forecast of a VNF, and what stands in the way of it.
 
@@ -196,12 +218,10 @@ def _wanted(deployment: Deployment, vnf: str, to: str | None) -> _Wanted:
     point: RecoveryPoint | None = None
     loses_s: float | None = None
     try:
-        standing = activity.before_failover(deployment, vnf, to)
-        if asked is None and standing.state.active_site == to:
-            # its vaults know of a failover that this host had not heard of
+        vaults = _vaults_elsewhere(deployment, vnf, local)
+        if asked is None and local is not None:
             to = precheck.default_site(deployment, vnf)
-            standing = activity.before_failover(deployment, vnf, to)
-        point = points.newest_or_none(standing.vaults, vnf)
+        point = points.newest_or_none(vaults, vnf)
     except AntipodeError as error:
         blocked.append(f"vaults: {error}")
     else:
