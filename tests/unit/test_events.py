@@ -602,6 +602,17 @@ def test_a_log_that_cannot_be_written_is_tried_again(world: World, tmp_path: Pat
         receiver.give(Event("e", "t", "s", 0.0, {}), 0.0)
 
 
+def test_half_a_line_of_a_log_spoils_no_event_after_it(world: World) -> None:
+    world.log.write_text('{"half": ')
+    for number in range(2):
+        an_event(world, number)
+        world.now += 60
+        world.to["log"].deliver()
+    half, *lines = world.log.read_text().splitlines()
+    assert half == '{"half": '
+    assert [json.loads(line)["id"] for line in lines] == ["e-0", "e-1"]
+
+
 def test_what_nobody_takes_is_given_up_after_a_day_and_beyond_a_number(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

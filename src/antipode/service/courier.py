@@ -10,10 +10,12 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
@@ -51,10 +53,18 @@ class LogFile(Receiver):
         line = json.dumps(event.document(self._source), ensure_ascii=True)
         try:
             private.touch(self._path)
-            with self._path.open("a", encoding="utf-8") as log:
-                log.write(f"{line}\n")
+            with self._path.open("ab+") as log:
+                log.write(f"{_end_of_half_a_line(log)}{line}\n".encode())
         except OSError as error:
             raise NotDelivered(f"{self._path}: {error.strerror}") from error
+
+
+def _end_of_half_a_line(log: BinaryIO) -> str:
+    """What ends a line that a full disk, or a process that died, has left incomplete."""
+    if not log.seek(0, os.SEEK_END):
+        return ""
+    log.seek(-1, os.SEEK_END)
+    return "" if log.read(1) == b"\n" else "\n"
 
 
 class WebhookReceiver(Receiver):
