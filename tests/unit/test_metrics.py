@@ -30,11 +30,13 @@ from antipode.errors import AntipodeError, SiteUnreachable
 from antipode.model.forecast import Forecast
 from antipode.model.readiness import Finding, Level
 from antipode.model.state import VnfState
+from antipode.model.vnf import Vnf
+from antipode.operations.vnfs import add
 from antipode.runs import KINDS, kind_of
 from antipode.runs import forecast as forecasting
 from antipode.service import observer as observing
 from antipode.service.metrics import Metrics, served
-from antipode.service.observer import Observer
+from antipode.service.observer import Observed, Observer
 from antipode.service.reachability import Reachability
 from antipode.store.runs import Runs
 from antipode.vault import points
@@ -161,6 +163,33 @@ def test_a_vault_that_does_not_answer_is_down_and_what_was_seen_stays(
     world.observer.look()
     assert world.series("antipode_vault_up") == {("vault",): 1}
     assert world.observer.trouble == {}
+
+
+def test_a_vnf_of_which_nothing_can_be_seen_is_shown_as_such(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = "antipode_vnf_unseen"
+    assert world.series(unseen) == {}  # it was not looked yet
+    add(world.deployment, samples.vnf(vnf="sms"))
+    observe = world.observer._observe
+
+    def falls(vnf: Vnf) -> Observed:
+        if vnf.vnf == "hlr":
+            raise ZeroDivisionError
+        return observe(vnf)
+
+    monkeypatch.setattr(world.observer, "_observe", falls)
+    world.observer.look()
+    assert set(world.observer.trouble) == {"VNF hlr"}
+    assert world.series(unseen) == {("hlr",): 1, ("sms",): 0}  # it keeps no other from being seen
+    assert world.series(STATUS) == {("sms",): 0}
+    monkeypatch.undo()
+    world.observer.look()
+    assert world.series(unseen) == {("hlr",): 0, ("sms",): 0}
+    with world.deployment.database.begin() as connection:
+        connection.exec_driver_sql("UPDATE vnfs SET definition = '[]' WHERE name = 'hlr'")
+    world.observer.look()
+    assert world.series(unseen) == {("hlr",): 1, ("sms",): 0}
 
 
 def test_a_vnf_that_was_removed_is_shown_no_more(world: World) -> None:

@@ -172,6 +172,13 @@ class Metrics(Collector):
         moving |= {name for name, s in states.items() if s.state is VnfState.FAILING_OVER}
         # the database may have learned of a failover since the vaults were looked at
         seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
+        known = deployment.vnfs.names() if self._observer.looked_at else []
+        yield gauge(
+            "antipode_vnf_unseen",
+            "Whether nothing could be seen of a VNF since the service began.",
+            ["vnf"],
+            [(name, int(name not in self._observer.observed)) for name in known],
+        )
         yield from _of_vnfs(seen, moving)
         yield from _of_forecasts(seen, moving)
         yield from self._of_transitions(seen)

@@ -133,8 +133,14 @@ class Observer:
                 return
             try:
                 self.observed = {**self.observed, name: self._observe(vnf)}
+            except SQLAlchemyError:
+                raise
             except AntipodeError as error:
                 trouble[f"VNF {name}"] = str(error)
+            except Exception as error:
+                # a fault of one VNF keeps no other from being seen
+                LOG.debug("the look at VNF %s", name, exc_info=True)
+                trouble[f"VNF {name}"] = f"{type(error).__name__}: {error}"
         self.pending = pending(self._deployment)
         for what in trouble.keys() - self.trouble.keys():
             LOG.warning("%s cannot be observed now: %s", what, trouble[what])
