@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from antipode.engine.run import asked_again
 from antipode.engine.timeline import Unobserved
-from antipode.errors import AntipodeError
+from antipode.errors import AntipodeError, InvalidInput
 from antipode.operations import migrate as migrating
 from antipode.operations import reprotect as reprotecting
 from antipode.operations.abort import abort
@@ -19,9 +20,10 @@ from antipode.operations.migrate import migrate
 from antipode.operations.reprotect import reprotect
 from antipode.operations.resume import resume
 from antipode.recover import switching
+from antipode.runs import kind_of
 from antipode.service.events import _of_run
 from tests.unit.test_durable_runs import World, world
-from tests.unit.test_migrate_run import claims_it, fail
+from tests.unit.test_migrate_run import claims_it, fail, migrated
 
 __all__ = ["world"]
 
@@ -85,8 +87,30 @@ def test_a_failed_migration_is_named_and_the_command_that_repeats_it(world: Worl
     found = seen(world)
     assert found.name == "error-migrating"
     assert found.transition is not None
-    assert found.transition.next[0] == "antipode migrate v"
+    assert found.transition.next[0] == "antipode migrate v --to site-b"
     assert found.rpo.age_s is not None
+
+
+def test_a_failed_failback_is_repeated_by_a_failback_and_a_part_of_it_by_the_whole(
+    world: World,
+) -> None:
+    migrated(world)
+    world.a.before = lambda happens: fail("no answer") if happens.startswith("boot db") else None
+    with pytest.raises(AntipodeError):
+        migrated(world, back=True)
+    world.a.before = lambda happens: None
+    found = seen(world).transition
+    assert found is not None
+    assert found.next[0] == "antipode failback v --to site-a"
+    here = world.process()
+    with pytest.raises(InvalidInput, match="antipode failback v --to site-a"):
+        resume(here, found.run, Unobserved())
+    part = next(r.id for r in here.runs.all("v") if r.kind == "failover" and r.state != "succeeded")
+    with pytest.raises(InvalidInput):
+        resume(here, part, Unobserved())
+    assert asked_again(kind_of("failover"), here.runs.get(part)) == (
+        f"antipode run resume {found.run}"
+    )
 
 
 def test_a_failed_reprotection_is_named_and_is_over_when_the_vnf_moves_on(world: World) -> None:

@@ -60,6 +60,14 @@ class RunKind(ABC):
         """The command that begins such a run, without the VNF."""
         return self.name
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        """The command that asks for a run like this one.
+
+        Args:
+            name: of what it is about: a VNF, or a plan over many.
+        """
+        return f"{self.command} {name}"
+
     @property
     def lane(self) -> str:
         """Runs of one lane share the limit of runs that a service executes at once."""

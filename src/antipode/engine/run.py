@@ -84,6 +84,15 @@ def part_of(row: RunRow) -> str | None:
     return None if found is None else str(found)
 
 
+def asked_again(kind: RunKind, row: RunRow) -> str:
+    """The command that does once more what a run has not done: that which takes up the run that it
+    is a part of, or asks for another like it.
+    """
+    whole = part_of(row)
+    words = f"run resume {whole}" if whole else kind.asked_for(row, name_of(row))
+    return f"antipode {words}"
+
+
 def is_part_of_its_vnf(row: RunRow) -> bool:
     """Whether a run is a part of another run of its VNF, and not of a plan over many."""
     return is_of_its_vnf(part_of(row))

@@ -7,7 +7,7 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import NOT_ROLLED_BACK, execute
-from antipode.engine.run import name_of, successor
+from antipode.engine.run import asked_again, successor
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.runs import kind_of
@@ -55,8 +55,8 @@ def must_be_resumable(deployment: Deployment, run: RunRow) -> None:
         )
     if run.state in NEVER_BEGUN:
         raise InvalidInput(
-            f"{run.id} was {run.state}, and never begun: {run.reason}. Plan it again: antipode"
-            f" {kind_of(run.kind).command} {name_of(run)}"
+            f"{run.id} was {run.state}, and never begun: {run.reason}. Plan it again:"
+            f" {asked_again(kind_of(run.kind), run)}"
         )
     if run.state in ("succeeded", "aborted"):
         verb = "has" if run.state == "succeeded" else "was"
@@ -72,7 +72,7 @@ def must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.ending is not None or (kind_of(run.kind).rolls_back_failures and not kept):
         raise InvalidInput(
             f"{run.id} failed ({run.reason}) and was rolled back. Once the cause is mended:"
-            f" antipode {kind_of(run.kind).command} {run.vnf}"
+            f" {asked_again(kind_of(run.kind), run)}"
         )
     if (later := successor(deployment, run)) is not None:
         raise InvalidInput(f"{run.id} failed, and {later} was begun after it; resume that run")

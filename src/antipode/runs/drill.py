@@ -147,6 +147,9 @@ class Drill(RunKind):
     def gives_way(self) -> bool:
         return True  # a failover needs the backups, and the room
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        return f"{self.command} {name} --to {self.site_of(row)}"
+
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 

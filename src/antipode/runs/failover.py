@@ -202,6 +202,10 @@ class Failover(RunKind):
     def confirmation_lasts_s(self, config: Config) -> float | None:
         return config.failover_confirmed_for
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        to = (row.request or {}).get("to")  # a run of antipode 0.1 may not say it
+        return f"{self.command} {name}" + (f" --to {to}" if to else "")
+
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["to"])
 

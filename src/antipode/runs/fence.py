@@ -86,6 +86,9 @@ class Fence(RunKind):
     def is_recovery(self) -> bool:
         return False  # it is as urgent as one, and displaces nothing
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        return f"{self.command} {name} --site {self.site_of(row)}"
+
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 

@@ -158,6 +158,11 @@ class Migrate(RunKind):
     def confirmation_lasts_s(self, config: Config) -> float | None:
         return config.failover_confirmed_for
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        request = MigrateRequest.model_validate(row.request or {})
+        option = f" --option {request.option}" if request.option else ""
+        return f"{request.verb} {name} --to {request.to}{option}"
+
     def site_of(self, row: RunRow) -> str:
         return MigrateRequest.model_validate(row.request or {}).to
 

@@ -132,6 +132,10 @@ class Plan(RunKind):
     def command(self) -> str:
         return f"plan {self.verb.name}"
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        to = (row.request or {}).get("to")
+        return f"{self.command} {name}" + (f" --to {to}" if to else "")
+
     @property
     def gives_way(self) -> bool:
         return False  # its parts do

@@ -105,6 +105,10 @@ class Reprotect(RunKind):
     works_at_active_site = True
     creates = "snapshots and backups"
 
+    def asked_for(self, row: RunRow, name: str) -> str:
+        removes = (row.request or {}).get("removes") is not None
+        return f"{self.command} {name}" + (" --old-copy remove" if removes else "")
+
     def site_of(self, row: RunRow) -> str:
         return ReprotectRequest.model_validate(row.request or {}).state.active_site
 

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import NOT_ROLLED_BACK
-from antipode.engine.run import state_of
+from antipode.engine.run import asked_again, state_of
+from antipode.errors import NotFound
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.runs import KINDS, find_kind
 from antipode.store.runs import OPEN
@@ -117,4 +119,7 @@ def _next(deployment: Deployment, row: RunRow) -> list[str]:
     kept = NOT_ROLLED_BACK in row.result
     if row.ending is None and (kept or not kind.rolls_back_failures):
         return [resume, abort]
-    return [f"antipode {kind.command} {row.vnf}", abort]
+    with suppress(NotFound):  # it is pruned
+        # these rows are without what was asked for
+        return [asked_again(kind, deployment.runs.get(row.id)), abort]
+    return []
