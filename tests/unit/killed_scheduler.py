@@ -41,11 +41,18 @@ def in_a_process(work: Callable[[], None]) -> int:
     return 0
 
 
-def kill_at(deployment: Deployment, moment: int | None) -> None:
-    """Kill this process at one of the moments before and after its statements; None: never."""
+def kill_at(deployment: Deployment, moment: int | None, *, writes_only: bool = False) -> None:
+    """Kill this process at one of the moments before and after its statements; None: never.
+
+    Args:
+        writes_only: what only reads has no such moments: it lies between the others.
+    """
     left = [moment or -1]
 
-    def count(*_: object) -> None:
+    def count(*about: object) -> None:
+        is_read = len(about) > 2 and str(about[2]).lstrip().startswith(("SELECT", "PRAGMA", "BEGIN"))
+        if writes_only and is_read:
+            return
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -9,6 +9,8 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -590,6 +592,33 @@ def test_of_many_hosts_one_delivers_each_event(world: World, http: Http) -> None
         list(threads.map(deliver, hosts))
     assert sorted(headers["webhook-id"] for headers, _ in http.got) == [f"e-{n}" for n in range(8)]
     assert world.deployment.events.pending() == {"log": (8, world.now - 60)}
+
+
+def test_killed_at_any_write_each_event_is_noted_once_and_delivered(
+    world: World, tmp_path: Path
+) -> None:
+    log = tmp_path / "killed.jsonl"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.unit.killed_events"),
+            *(str(tmp_path / "antipode.yaml"), str(world.now), str(log)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+    )
+    runs = json.loads(done.stdout)
+    assert len(runs) > 20  # the writes at which it was killed
+    types = ("dr.protect.start", "dr.protect.end", "dr.run.waiting")
+    wanted = sorted((kind, run) for run in runs for kind in types)
+    noted = [e for e in world.deployment.events.newest(10**6) if e.id != "first"]
+    assert sorted((event.type, str(event.data["run"])) for event in noted) == wanted
+    assert {json.loads(line)["id"] for line in log.read_text().splitlines()} == {
+        event.id for event in noted
+    }
+    assert world.deployment.events.pending() == {}
+    assert len(world.deployment.events.conditions()) == 1  # the last run, which still waits
 
 
 def test_a_log_that_cannot_be_written_is_tried_again(world: World, tmp_path: Path) -> None:
