@@ -147,6 +147,13 @@ def test_what_stays_the_same_is_one_line_though_ages_and_ids_differ(host: Host) 
     assert first.findings[0]["detail"].endswith(f" {NOON + EVERY:.0f} s old")
 
 
+def test_another_thing_of_the_same_kind_is_another_reason(host: Host) -> None:
+    for number, detail in enumerate(("vault one", "vault1: 7.5s", "vault2: 8.1s", "vault2: 9s")):
+        host.sees = lambda _, of=detail: found(Level.YELLOW, of)  # type: ignore[misc]
+        host.at(30 * number)
+    assert [looks for *_, looks in host.history] == [1, 1, 2]
+
+
 def test_of_many_hosts_one_looks(path: Path, host: Host) -> None:
     hosts = [Host(path) for _ in range(6)]
     barrier = threading.Barrier(len(hosts))

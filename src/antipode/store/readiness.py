@@ -19,7 +19,8 @@ from antipode.store.tables import LookRow, ReadinessRow
 Json = dict[str, Any]
 MOST_KEPT = 500
 """Rows of a VNF and a site that stay, the newest ones."""
-_DIGIT = re.compile(r"\d")
+_NAME = re.compile(r"\W*[A-Za-z][A-Za-z_-]*\d{0,2}\W*|[^\d]*")
+"""A word that stays from look to look: without digits, or with a number at its end, as of db1."""
 
 
 class Look(NamedTuple):
@@ -202,10 +203,10 @@ def _newest_first(look: Look) -> Select[Any]:
 
 def _reasons(findings: Sequence[Json]) -> set[tuple[str, str, str]]:
     """That of findings which says whether something has changed: what is not green, without the
-    words that have digits, as ages, ids and amounts change at each look.
+    words that have digits and are no names, as ages, ids and amounts change at each look.
     """
     return {
-        (f["check"], f["level"], " ".join(w for w in f["detail"].split() if not _DIGIT.search(w)))
+        (f["check"], f["level"], " ".join(filter(_NAME.fullmatch, f["detail"].split())))
         for f in findings
         if f["level"] != Level.GREEN
     }
