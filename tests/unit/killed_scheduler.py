@@ -50,8 +50,8 @@ def kill_at(deployment: Deployment, moment: int | None, *, writes_only: bool = F
     left = [moment or -1]
 
     def count(*about: object) -> None:
-        is_read = len(about) > 2 and str(about[2]).lstrip().startswith(("SELECT", "PRAGMA", "BEGIN"))
-        if writes_only and is_read:
+        statement = str(about[2]) if len(about) > 2 else ""
+        if writes_only and statement.startswith(("SELECT", "PRAGMA", "BEGIN")):
             return
         left[0] -= 1
         if left[0] == 0:

@@ -259,8 +259,9 @@ def _work(
             )
         )
     if point.topology.unattached:
-        # the VNF is not back before they are there, though nothing boots from them
-        servers.append(disks_of(OF_NO_SERVER, point.topology.unattached))
+        # the VNF is not back before they are there, though nothing boots from them; they come last
+        free = disks_of(OF_NO_SERVER, point.topology.unattached)
+        servers.append(replace(free, after=[s.name for s in servers]))
     around = (of_one_or_all(each, kind.name) for each in (found.before, found.after))
     before_s, after_s = (choice(each) if each else 0.0 for each in around)
     return VnfWork(name, servers, before_s, after_s)
