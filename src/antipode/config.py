@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import Field, IPvAnyAddress, model_validator
 
@@ -29,9 +30,42 @@ Cloud = Annotated[str, Field(min_length=1)]
 Container = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")]
 
 
+HELPER_AT_ONCE = 12
+"""Volumes at once on a helper server, of standing ones: failovers have as many beside them, and a
+server has 26 disks by virtio-blk.
+"""
+
+
+def _must_be_absolute(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f"{path} is not an absolute path")
+
+
+class HelperConfig(Model):
+    """A server of the site to which Nova attaches the volumes that the mover writes, by SFTP."""
+
+    server: UUID
+    """its id, in the project of the site's cloud"""
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
+    """its name or address from this host"""
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 22
+    user: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")] = "root"
+    """an account that may write its block devices"""
+    key: Path
+    """the private key by which this host logs in"""
+    known_hosts: Path
+    """the host key of the server, as `ssh-keyscan` prints it; another is refused"""
+
+    @model_validator(mode="after")
+    def paths_are_whole(self) -> Self:
+        _must_be_absolute(self.key, self.known_hosts)
+        return self
+
+
 class MoverConfig(Model):
-    """This host can attach volumes of a site: it reaches the site's storage, by Cinder's
-    attachments and os-brick.
+    """This host can write volumes of a site: it reaches the site's storage, by Cinder's attachments
+    and os-brick, or has a helper server there.
     """
 
     root_helper: Annotated[str, Field(min_length=1)] = "sudo"
@@ -55,6 +89,14 @@ class MoverConfig(Model):
     """a folder with Ceph's Python modules `rados` and `rbd`, which are not on PyPI; no other module
     is taken from there
     """
+    helper: HelperConfig | None = None
+    """None: volumes are attached to this host"""
+
+    @model_validator(mode="after")
+    def helper_has_room(self) -> Self:
+        if self.helper is not None and self.at_once > HELPER_AT_ONCE:
+            raise ValueError(f"at_once is at most {HELPER_AT_ONCE} with a helper")
+        return self
 
 
 class ChangesConfig(Model):
@@ -133,9 +175,7 @@ class S3Vault(Model):
 
     @model_validator(mode="after")
     def paths_are_whole(self) -> Self:
-        for path in (self.credentials_file, self.ca):
-            if path is not None and not path.is_absolute():
-                raise ValueError(f"{path} is not an absolute path")
+        _must_be_absolute(self.credentials_file, self.ca)
         return self
 
 

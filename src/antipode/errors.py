@@ -187,6 +187,28 @@ class VolumeTaken(ResourceFailed):
     code = "volume-taken"
 
 
+class HelperFailed(ResourceFailed):
+    """The helper server of the mover cannot be used: its SSH server takes no key of ours or has no
+    SFTP, or a volume that Nova has attached to it cannot be found or opened there.
+    """
+
+    code = "helper-failed"
+
+
+class HelperUnreachable(HelperFailed):
+    """The helper server of the mover does not answer by SSH, or has stopped to."""
+
+    code = "helper-unreachable"
+
+
+class HelperUntrusted(HelperFailed):
+    """What answers at the address of the helper server has another host key than `known_hosts` of
+    its settings. Nothing was attached or sent.
+    """
+
+    code = "helper-untrusted"
+
+
 class StepFailed(AntipodeError):
     """A step of the runbook has failed: a command, a call, or a question that was answered with no
     or not in time.

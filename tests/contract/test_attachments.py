@@ -6,18 +6,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import asyncssh
 import pytest
 
 from antipode.cloud.site import Site
+from antipode.config import HelperConfig
 from antipode.model.source import BackupRecord
 from antipode.model.standing import CLAIM, new_claim
 from antipode.mover import lock
 from antipode.mover.child import ChildMover
 from antipode.mover.job import Access, Outcome, VolumeJob
+from antipode.mover.release import let_go
+from antipode.sandbox.supervision import Sandbox
 from antipode.vault.verify import stored_objects
-from tests.contract.conftest import BACKUP, STORE, Things, refused, storage, there
+from tests.contract.conftest import BACKUP, PATIENCE_S, STORE, Things, refused, storage, there
 from tests.contract.test_backups import backup_of, record_of
 
 CONNECTOR = {
@@ -97,6 +102,53 @@ def mover(request: pytest.FixtureRequest, tmp_path: Path) -> ChildMover:
     return ChildMover(access, tmp_path / "locks", nullcontext)
 
 
+def test_a_volume_that_nova_attaches_to_a_server_is_taken_until_the_guest_lets_it_go(
+    other_site: Site, other_things: Things
+) -> None:
+    server = helper_server(other_things)
+    volume = other_things.volume()["id"]
+    other_site.compute.attach_volume(server, volume)
+    watch = other_site.volumes.watch
+    watch.wait_for([volume], wanted=("in-use",), timeout_s=PATIENCE_S)
+    assert list(other_site.attachments.of(volume).values()) == [server]
+    again = refused(lambda: other_site.compute.attach_volume(server, volume))
+    assert again.status in (400, 409)
+    assert refused(lambda: other_site.attachments.create(volume, CONNECTOR)).status == 400
+    assert let_go(other_site, volume, server, PATIENCE_S)
+    assert there(other_site.volumes.volume(volume))["status"] == "available"
+    assert other_site.attachments.of(volume) == {}
+    other_site.compute.detach_volume(server, volume)  # once more
+
+
+def helper_server(things: Things) -> str:
+    """A server to which volumes are attached; it has no more than its root disk."""
+    root = things.volume()
+    things.site.volumes.set_bootable(root["id"])
+    return str(things.server(root)["id"])
+
+
+@pytest.fixture
+def helped(sandbox: Sandbox | None, other_things: Things, tmp_path: Path) -> ChildMover:
+    """A mover that has volumes attached to a helper server."""
+    if sandbox is None:
+        pytest.skip("the guests of the lab have no SSH server")
+    server = helper_server(other_things)
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(tmp_path / "key")
+    wanted = {"authorized": key.export_public_key().decode()}
+    guest = sandbox.ask(BACKUP, "POST", f"/servers/{server}/ssh", wanted)
+    (tmp_path / "known_hosts").write_text(guest["host_key"])
+    helper = HelperConfig(
+        server=UUID(server),
+        address="127.0.0.1",
+        port=guest["port"],
+        key=tmp_path / "key",
+        known_hosts=tmp_path / "known_hosts",
+    )
+    access = Access(site=BACKUP, cloud=BACKUP, store=STORE, store_cloud=STORE, helper=helper)
+    return ChildMover(access, tmp_path / "locks", nullcontext)
+
+
 def sealed(site: Site, store: Any, backup: dict[str, Any]) -> BackupRecord:
     record = record_of(site, backup)
     return record.model_copy(update={"stored": stored_objects(record, store)})
@@ -120,13 +172,42 @@ def test_the_mover_brings_a_volume_to_a_backup_of_the_other_site(
     image: dict[str, Any],
     mover: ChildMover,
 ) -> None:
+    brought(Two(site, things, other_site, other_things), store, image, mover)
+
+
+def test_so_does_a_mover_with_a_helper_server(
+    site: Site,
+    things: Things,
+    other_site: Site,
+    other_things: Things,
+    store: Any,
+    image: dict[str, Any],
+    helped: ChildMover,
+) -> None:
+    brought(Two(site, things, other_site, other_things), store, image, helped, reads=False)
+
+
+class Two(NamedTuple):
+    """Both sites, and what a test makes there."""
+
+    site: Site
+    things: Things
+    other_site: Site
+    other_things: Things
+
+
+def brought(
+    two: Two, store: Any, image: dict[str, Any], mover: ChildMover, *, reads: bool = True
+) -> None:
+    """`reads`: whether all of the volume is read, which takes its time by SFTP."""
+    site, things, other_site, other_things = two
     source = things.volume(imageRef=image["id"])["id"]
     record = sealed(site, store, backup_of(things, source))
     volume = other_things.volume()["id"]
     full = moved(mover, other_site, volume, chain=[record], is_new=True)
     assert (full.code, full.problem) == ("", "")
     assert full.written > 0
-    again = moved(mover, other_site, volume, chain=[record], holds=record, reads=True)
+    again = moved(mover, other_site, volume, chain=[record], holds=record, reads=reads)
     assert (again.code, again.blocks, again.foreign) == ("", 0, 0)
     shown = there(other_site.volumes.volume(volume))
     assert (shown["status"], other_site.attachments.of(volume)) == ("available", {})

@@ -151,6 +151,7 @@ class Bytes:
         self.content = bytearray(content)
         self.writes: list[tuple[int, int]] = []
         self.flushed = 0
+        self.knows_zeros = False
 
     @property
     def size(self) -> int:
@@ -166,6 +167,9 @@ class Bytes:
 
     def zero(self, offset: int, length: int) -> None:
         self.write(offset, bytes(length))
+
+    def is_known_as_zeros(self, offset: int, length: int) -> bool:
+        return self.knows_zeros and not any(self.content[offset : offset + length])
 
     def flush(self) -> None:
         self.flushed += 1

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from antipode.cloud.api import ApiError
@@ -20,6 +21,7 @@ from antipode.model.source import BackupRecord
 from antipode.model.standing import is_taken, read_standing
 from antipode.model.steps import Unrecorded
 from antipode.mover import work
+from antipode.mover.helper import NovaAttached
 from antipode.mover.job import Access, Job, Outcome, VolumeJob
 from antipode.recover.standing import Hands, Want, bring
 from tests.unit.chunked import Bytes, Chained, Kept
@@ -76,8 +78,9 @@ class _Disk(Bytes):
 class World:
     """The site; `volumes`, `attachments` and `snapshots` are used as those of a `Site`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.name = "site-b"
+    def __init__(self, folder: Path, helper: str | None = None) -> None:
+        """`helper`: the server to which the mover has volumes attached."""
+        self.name, self.helper = "site-b", helper
         self.fate = Fate()
         self.rows: dict[str, Json] = {}
         self.disks: dict[str, _Disk] = {}
@@ -206,9 +209,23 @@ class World:
         with self.fate.deed("detach"):
             self.attached.pop(attachment, None)
 
-    def wait_for(self, ids: Sequence[str], **how: Any) -> dict[str, Json]:
+    def attach_volume(self, server: str, volume: str) -> None:
+        with self.fate.deed("attach to the helper"):
+            if self._shown(volume)["status"] != "available":
+                raise ApiError(self.name, "attach", 400, "it is not available")
+            self.attached[f"a-{next(self.numbers)}"] = (volume, server)
+
+    def detach_volume(self, server: str, volume: str) -> None:
+        with self.fate.deed("detach from the helper"):
+            left = {a: v for a, v in self.attached.items() if v != (volume, server)}
+            assert len(left) < len(self.attached) or volume not in self.rows
+            self.attached = left
+
+    def wait_for(
+        self, ids: Sequence[str], wanted: Sequence[str] = ("available",), **how: Any
+    ) -> dict[str, Json]:
         found = {i: self._shown(i) for i in ids}
-        if busy := [i for i, v in found.items() if v["status"] != "available"]:
+        if busy := [i for i, v in found.items() if v["status"] not in wanted]:
             raise ResourceFailed(f"{busy} is never available")
         return found
 
@@ -242,6 +259,10 @@ class World:
 
     @contextmanager
     def attach(self, volume: str) -> Iterator[Bytes]:
+        if self.helper is not None:
+            with self._on_helper(volume, self.helper) as disk:
+                yield disk
+            return
         try:
             attachment = self.create(volume, {})
         except ApiError as error:
@@ -250,6 +271,24 @@ class World:
             yield self.disks[volume]
         finally:
             self.delete(attachment.id)
+
+    @contextmanager
+    def _on_helper(self, volume: str, helper: str) -> Iterator[Bytes]:
+        """As `NovaAttached`, with the disk of the guest in memory."""
+        settings = cast(Any, SimpleNamespace(server=helper))
+        site = cast(Any, _Site(self))
+        with NovaAttached(site, settings, lambda _: nullcontext(cast(Any, self)))(volume) as disk:
+            yield cast(Bytes, disk)
+
+    # ---- the guest of the helper, as `Guest` ----
+
+    def must_not_have(self, volume: str) -> None:
+        assert not [server for v, server in self.attached.values() if v == volume]
+
+    @contextmanager
+    def opened(self, volume: str) -> Iterator[Bytes]:
+        assert self.attached, "nothing is attached to the helper"
+        yield self.disks[volume]
 
     # ---- what is so ----
 
@@ -290,9 +329,9 @@ def _block(number: int, place: int, at: int) -> bytes:
 SOURCES = ("10000000-0000-4000-8000-000000000001", "20000000-0000-4000-8000-000000000002")
 
 
-def standing_world(folder: Path) -> tuple[World, list[Want], list[Want]]:
+def standing_world(folder: Path, helper: str | None = None) -> tuple[World, list[Want], list[Want]]:
     """A world whose standing volumes are at the first of two points."""
-    world = World(folder)
+    world = World(folder, helper)
     first = world.back_up(1)
     bring(world.hands(), first, world.store)
     return world, first, world.back_up(2)
@@ -309,7 +348,8 @@ class _Site:
     def __init__(self, world: World) -> None:
         self.name = world.name
         self.volumes = _Volumes(world)
-        self.attachments = world
+        self.attachments = self.compute = world
+        self.helper = world.helper
 
     def under(self, go_on: Callable[[], None], rate: Any) -> _Site:
         return self

@@ -130,6 +130,16 @@ def test_zeros_are_never_fetched_and_replace_what_was_there() -> None:
     assert (bytes(standing.content), found.zeroed, store.asked) == (bytes(SIZE), SIZE, [])
 
 
+@pytest.mark.parametrize("dirty", [False, True], ids=["of zeros", "with bytes of others"])
+def test_zeros_of_a_new_volume_that_are_known_are_not_read(dirty: bool) -> None:
+    store, content = Kept(), bytes(SIZE - BLOCK) + b"x" * BLOCK
+    wanted = read_chain(Chained(store, BLOCK, 4 * BLOCK).add(content), store)
+    new = Bytes(bytes(3 * BLOCK) + b"theirs" * dirty + bytes(SIZE - 3 * BLOCK - 6 * dirty))
+    new.knows_zeros = True
+    found = move(Wish(wanted, is_new=True), new, store)
+    assert (bytes(new.content), bool(found.zeroed)) == (content, dirty)
+
+
 def chain_of_two(pack: str = "zlib") -> tuple[Kept, list[BackupRecord], bytes]:
     store, content = Kept(), b"words " * (SIZE // 6 + 1)
     chain = Chained(store, BLOCK, 4 * BLOCK, pack)

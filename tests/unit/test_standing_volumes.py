@@ -19,6 +19,9 @@ from antipode.recover import standing
 from antipode.recover.standing import bring, freed, listed, move, replaced, revert
 from tests.unit.standingworld import SOURCES, VNF, Killed, World, standing_world
 
+HELPER = "the helper server"
+HOSTS = ("same", "another")
+
 
 @pytest.fixture(autouse=True)
 def asks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,21 +45,27 @@ def test_standing_volumes_are_made_and_follow_each_point(tmp_path: Path) -> None
     assert bring(world.hands(), wants, world.store).outcomes == {}  # nothing is to be done
 
 
-def deeds_of_an_apply(folder: Path) -> int:
-    world, _, second = standing_world(folder)
+def deeds_of_an_apply(folder: Path, helper: str | None) -> int:
+    world, _, second = standing_world(folder, helper)
     world.fate.revive()
     bring(world.hands(), second, world.store)
     return len(world.fate.deeds)
 
 
-@pytest.mark.parametrize("host", ["same", "another"])
-@pytest.mark.parametrize("then", ["again", "forward", "back"])
+@pytest.mark.parametrize(
+    ("then", "host", "helper"),
+    [
+        *((then, host, None) for then in ("again", "forward", "back") for host in HOSTS),
+        ("again", "same", HELPER),
+        ("forward", "another", HELPER),
+    ],
+)
 def test_a_process_that_is_killed_anywhere_leaves_nothing_wrong_that_is_shown_as_good(
-    then: str, host: str, tmp_path: Path
+    then: str, host: str, helper: str | None, tmp_path: Path
 ) -> None:
-    for deed in range(1, deeds_of_an_apply(tmp_path / "count") + 1):
+    for deed in range(1, deeds_of_an_apply(tmp_path / "count", helper) + 1):
         folder = tmp_path / f"{deed}"
-        world, first, second = standing_world(folder)
+        world, first, second = standing_world(folder, helper)
         world.fate.revive()
         world.fate.kill_at = deed
         with pytest.raises(Killed):

@@ -85,6 +85,19 @@ class Compute:
         )
         return {a["volumeId"] for a in attached}
 
+    def attach_volume(self, server_id: str, volume_id: str) -> None:
+        """Begin to attach an available volume to a server (`POST …/os-volume_attachments`); Nova
+        reserves it before it answers. It is in use in the end, or available where that has failed.
+        """
+        wanted: Json = {"volumeAttachment": {"volumeId": volume_id}}
+        self._api.post(f"/servers/{server_id}/os-volume_attachments", wanted)
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        """Begin to detach a volume from a server (`DELETE …/os-volume_attachments/ID`): it is
+        available when the guest has let the disk go. One that is not attached is fine.
+        """
+        self._api.delete(f"/servers/{server_id}/os-volume_attachments/{volume_id}")
+
     def interfaces(self, server_id: str) -> list[Json]:
         """The interfaces of a server: port_id, mac_addr, tag."""
         interfaces: list[Json] = self._api.get(

@@ -74,6 +74,8 @@ class Site:
         """whether this host can write volumes there by itself"""
         self.snapshots_count_gigabytes = True
         """whether Cinder counts the gigabytes of snapshots; its API does not say"""
+        self.helper: str | None = None
+        """the id of the server there to which the mover has volumes attached; None: to this host"""
         self._connection: Any = None
         self._login: Login | None = None
         self._lock = threading.Lock()

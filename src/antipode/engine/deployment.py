@@ -140,6 +140,10 @@ class Deployment:
             settings = self.config.site(name)
             site.changes, site.attaches = settings.changes, settings.mover is not None
             site.snapshots_count_gigabytes = settings.snapshots_count_gigabytes
+            if settings.mover is not None and settings.mover.helper is not None:
+                # Nova attaches no volume of another project
+                site.helper = str(settings.mover.helper.server)
+                site.attaches = project is None
             return site
 
         return self._connected(self._sites, f"{name} {project or ''}".rstrip(), connect)
@@ -316,7 +320,10 @@ class Deployment:
                 asks_host=settings.asks_host,
                 keyring=settings.keyring,
                 modules=settings.modules,
+                helper=settings.helper,
             )
+            if settings.helper is not None and site.project is not None:
+                return NoMover(locks, f"the helper of {site.name} is not of project {site.project}")
             if party is None:
                 return NoMover(locks, "it is asked to write nothing")
             at_once = settings.at_once

@@ -95,7 +95,10 @@ class ChildMover:
             InvalidInput: a package of the extra `mover` is not installed, or there is no folder of
                 Ceph's modules.
         """
-        libraries.need("os_brick", "mover", "attaching volumes to this host")
+        if access.helper is not None:
+            libraries.need("asyncssh", "mover-helper", "writing volumes through a helper server")
+        else:
+            libraries.need("os_brick", "mover", "attaching volumes to this host")
         if access.modules is not None and not access.modules.is_dir():
             raise InvalidInput(f"{access.modules}, the `modules` of the mover, is no folder")
         self._access = access
@@ -118,9 +121,8 @@ def _done(job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
 
 
 def _done_in(folder: str, job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
-    modules = [] if job.access.modules is None else [str(job.access.modules)]
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "antipode.mover.process", *modules],
+        [sys.executable, "-W", "ignore", "-m", *_program(job.access)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -148,6 +150,14 @@ def _done_in(folder: str, job: Job, go_on: Callable[[], None]) -> dict[str, Outc
             lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
             found[volume.volume] = lost
     return found
+
+
+def _program(access: Access) -> list[str]:
+    """The module that attaches as a site wants it, with its arguments."""
+    if access.helper is not None:
+        return ["antipode.mover.helper_process"]
+    folders = [] if access.modules is None else [str(access.modules)]
+    return ["antipode.mover.process", *folders]
 
 
 def _await(process: subprocess.Popen[bytes], go_on: Callable[[], None]) -> None:

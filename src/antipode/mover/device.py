@@ -50,6 +50,9 @@ class Device:
         for at in range(offset, offset + length, _PIECE):
             self.write(at, bytes(min(_PIECE, offset + length - at)))
 
+    def is_known_as_zeros(self, offset: int, length: int) -> bool:
+        return False
+
     def flush(self) -> None:
         os.fsync(self._handle)
         if sys.platform == "linux":  # what is read again comes from the storage
@@ -77,6 +80,9 @@ class Image:
             return
         for at in range(offset, offset + length, _PIECE):
             self.write(at, bytes(min(_PIECE, offset + length - at)))
+
+    def is_known_as_zeros(self, offset: int, length: int) -> bool:
+        return False
 
     def flush(self) -> None:
         self._image.flush()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from antipode.config import HelperConfig
 from antipode.model.base import Model
 from antipode.model.source import BackupRecord, Delta
 
@@ -55,6 +56,8 @@ class Access(Model):
     asks_host: bool = False
     keyring: Path | None = None
     modules: Path | None = None
+    helper: HelperConfig | None = None
+    """that to which volumes are attached; None: to this host"""
 
 
 class Job(Model):

@@ -187,6 +187,10 @@ def _apart(
 def _spare_zeros(blocks: bytearray, chain: Chain, begin: int, end: int, target: Target) -> None:
     """Leave the blocks of a new volume that are zeros already."""
     for first, after in _runs(blocks, ZEROS, begin, end):
+        offset = first * chain.block
+        if target.is_known_as_zeros(offset, chain.end(after - 1) - offset):
+            blocks[first:after] = bytes([KEPT]) * (after - first)
+            continue
         for block, data in _read(target, chain, first, after):
             # bytes are compared four times as fast as views of them
             if bytes(data) == _nothing(len(data)):

@@ -24,6 +24,10 @@ class Target(Protocol):
         """Have a range read as zeros."""
         ...
 
+    def is_known_as_zeros(self, offset: int, length: int) -> bool:
+        """Whether a range reads as zeros, where that is known without its bytes on the way here."""
+        ...
+
     def flush(self) -> None:
         """Return when all that was written would outlive a loss of power."""
         ...

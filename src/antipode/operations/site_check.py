@@ -8,8 +8,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from antipode import libraries
 from antipode.cloud import health
 from antipode.cloud.site import Site
+from antipode.config import HelperConfig
 from antipode.datastores import Storage, opened
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -98,6 +100,9 @@ def _check_site(
             yield Check(f"{finding.check}{of}", name, finding.ok, finding.detail, finding.needed)
     if sites:
         yield Check("restores", name, True, zeros.AT_ANY_SITE)
+    mover = deployment.config.site(name).mover
+    if mover is not None and mover.helper is not None and None in sites:
+        yield check_helper(sites[None], mover.helper)
     for vnf in deployment.vnfs.all():
         if active[vnf.vnf] == name and vnf.project in sites:
             yield from _check_vnf(deployment, sites[vnf.project], vnf)
@@ -107,6 +112,28 @@ def _check_site(
         ):
             detail = f"its project {vnf.project} is not in the configuration of site {name}"
             yield Check(f"vnf {vnf.vnf}", name, False, detail)
+
+
+def check_helper(site: Site, helper: HelperConfig) -> Check:
+    """Whether the mover could write by its helper server now; nothing is attached or written."""
+    try:
+        libraries.need("asyncssh", "mover-helper", "writing volumes through a helper server")
+        from antipode.mover.guest import connected
+
+        server = site.compute.server(str(helper.server))
+        if server is None or server.get("tenant_id", site.project_id) != site.project_id:
+            detail = f"{helper.server} is no server of the project of {site.name}"
+            return Check("mover helper", site.name, False, detail)
+        if server["status"] != "ACTIVE":
+            detail = f"{server['name']} is {server['status']}: start it"
+            return Check("mover helper", site.name, False, detail)
+        with connected(helper) as guest:
+            disk = guest.check()
+        attached = len(site.compute.attachments(str(helper.server)))
+    except AntipodeError as error:
+        return Check("mover helper", site.name, False, f"{error.code}: {error}")
+    detail = f"{server['name']}: {disk} can be opened by SFTP, volumes attached: {attached}"
+    return Check("mover helper", site.name, True, detail)
 
 
 def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError) -> Check:

@@ -48,6 +48,7 @@ from antipode.model.steps import StepName, Timeline
 from antipode.mover import lock
 from antipode.mover.child import Mover
 from antipode.mover.job import Outcome, VolumeJob
+from antipode.mover.release import DETACHES_S, let_go
 from antipode.vault.verify import Store, verify_chain, verify_deltas
 
 if TYPE_CHECKING:
@@ -245,12 +246,8 @@ def freed(h: Hands, standing: Standing) -> Standing | None:
         return standing
     if not lock.is_over(lock.named(h.mover.locks, standing.claim)):
         return None
-    attachments = h.site.attachments.of(standing.id)
-    if any(server is not None for server in attachments.values()):
+    if not let_go(h.site, standing.id, h.site.helper, h.settles_s):
         return None
-    for attachment in attachments:
-        h.site.attachments.delete(attachment)
-    h.site.volumes.watch.wait_for([standing.id], timeout_s=h.settles_s)
     h.site.volumes.merge_metadata(standing.id, {CLAIM: released(new_claim())})
     return again(h, standing.id)
 
@@ -588,9 +585,7 @@ def _remove_retired(h: Hands, done: Brought) -> None:
     for volume in h.site.volumes.volumes():
         if volume["status"] == "deleting" or not _is_useless(h, volume):
             continue
-        for attachment, server in h.site.attachments.of(volume["id"]).items():
-            if server is None:
-                h.site.attachments.delete(attachment)
+        let_go(h.site, volume["id"], h.site.helper, DETACHES_S)
         ours = [
             s["id"]
             for s in h.site.volumes.snapshots()

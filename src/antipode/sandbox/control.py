@@ -21,6 +21,7 @@ from antipode.sandbox.cinder.types import Types
 from antipode.sandbox.conditions import Conditions, Rule
 from antipode.sandbox.guests import Hypervisor
 from antipode.sandbox.http import Gate, Refused
+from antipode.sandbox.nova.servers import Servers
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -48,8 +49,9 @@ class Control:
         hypervisor: Hypervisor,
         storage: Storage,
         types: Types,
+        servers: Servers,
     ) -> None:
-        self._types = types
+        self._types, self._servers = types, servers
         self._site = site
         self._conditions = conditions
         self._gate = gate
@@ -74,6 +76,7 @@ class Control:
                 web.get("/stills", self._stills),
                 web.post("/volumes/{volume}/migrate", self._migrate),
                 web.post("/volume-types", self._make_type),
+                web.post("/servers/{server}/ssh", self._open_ssh),
             ]
         )
         return application
@@ -171,6 +174,30 @@ class Control:
         except Refused as refused:
             return web.json_response({"error": refused.message}, status=refused.status)
         return web.json_response({"id": made["id"]}, status=201)
+
+    async def _open_ssh(self, request: web.Request) -> web.Response:
+        """Have a server be a helper of the mover: its guest serves SSH until the site ends, also
+        after the server was switched off and on. The body has the key that may log in; the answer
+        what a client has to know.
+        """
+        from antipode.sandbox import helper_guest  # of another extra
+
+        wanted: dict[str, Any] = await request.json()
+        server_id = request.match_info["server"]
+
+        def disks() -> dict[str, helper_guest.Disk]:
+            server = self._servers.table.get(server_id)
+            if server is None or server["status"] != "ACTIVE":
+                raise helper_guest.Off
+            return {
+                a["device"].removeprefix("/dev/"): helper_guest.Disk(
+                    a["volume_id"], self._storage.path(a["volume_id"])
+                )
+                for a in server["_attachments"]
+            }
+
+        guest = await helper_guest.listen(disks, wanted["authorized"])
+        return web.json_response({"port": guest.port, "host_key": guest.host_key}, status=201)
 
     async def _migrate(self, request: web.Request) -> web.Response:
         """Leave a volume as a migration does while it is in use: its name in the back end is not

@@ -175,6 +175,7 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
         site.hypervisor,
         site.storage,
         site.cinder.types,
+        site.nova.servers,
     )
     site.begin()
     runners = []

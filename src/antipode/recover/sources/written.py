@@ -9,7 +9,7 @@ One that is half written is never used: a writer that cannot be proven to have e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from antipode.model.plan import VolumePlan
 from antipode.model.source import VolumeSource, backup_chain, deltas_of
 from antipode.model.standing import CLAIM, is_standing, new_claim
 from antipode.model.steps import Step, StepName
-from antipode.mover import lock
+from antipode.mover import lock, release
 from antipode.mover.child import Mover
 from antipode.mover.job import VolumeJob
 from antipode.recover.recovery import Recovery, of_each
@@ -134,7 +134,7 @@ def let_go(site: Site, run: str) -> None:
     writer that lives again finds the volume gone.
     """
     for volume in [v for v in site.volumes.volumes() if is_half_written(v, run)]:
-        _detach(site, volume["id"])
+        _detached(site, volume["id"])
 
 
 def _provided(r: Recovery, mover: Mover, volume: VolumePlan) -> str | None:
@@ -237,10 +237,8 @@ def _free(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step) -
         ):
             continue
         try:
-            _detach(r.site, found["id"])
-            r.site.volumes.watch.wait_for(
-                [found["id"]], timeout_s=STOPS_WITHIN_S, tell=step.waits_for
-            )
+            if not _detached(r.site, found["id"], step.waits_for):
+                continue
         except Stopped:
             raise
         except AntipodeError as error:
@@ -290,7 +288,7 @@ def _make_room(r: Recovery, key: str, step: Step) -> None:
 def _removed(site: Site, volume: str) -> list[str]:
     """Why a volume could not be removed."""
     left: list[str] = []
-    _detach(site, volume)
+    _detached(site, volume)
 
     def delete() -> None:
         site.volumes.delete_volume(volume)
@@ -299,7 +297,5 @@ def _removed(site: Site, volume: str) -> list[str]:
     return left
 
 
-def _detach(site: Site, volume: str) -> None:
-    for attachment, server in site.attachments.of(volume).items():
-        if server is None:
-            site.attachments.delete(attachment)
+def _detached(site: Site, volume: str, tell: Callable[[str], None] = lambda what: None) -> bool:
+    return release.let_go(site, volume, site.helper, release.DETACHES_S, tell)
