@@ -36,6 +36,8 @@ from antipode.operations.precheck import request as request_precheck
 from antipode.operations.resume import resume
 from antipode.operations.shown.dns import changes
 from antipode.recover import switching
+from antipode.recover.dns import switching as records
+from antipode.recover.dns.switching import Switched
 from antipode.vault import generations
 from tests.unit.nameserver import ZONE, FakeZone, serves
 from tests.unit.test_durable_runs import VNF, World, world
@@ -312,6 +314,34 @@ def waited_for(world: World, zone: FakeZone, monkeypatch: pytest.MonkeyPatch) ->
     late = WaitedFor()
     late.records = zone.records
     return serves(late, monkeypatch)
+
+
+class Mute(FakeZone):
+    """A zone whose answers to changes are lost."""
+
+    def replace(self, old: RecordSet | None, new: RecordSet | None) -> None:
+        super().replace(old, new)
+        raise DnsUnreachable("no answer")
+
+
+def test_a_change_whose_answer_is_lost_counts_for_resolvers(
+    world: World, zone: FakeZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute = Mute()
+    mute.records = zone.records
+    mute.within_s = 5.0
+    serves(mute, monkeypatch)
+    monkeypatch.setattr(records, "POLL_S", 0.005)
+    dns = world.failover()["dns"]
+    assert zone.records == {KEY: NEW, ALIAS: alias("b.example")}
+    assert [(r["done"], r["changed"]) for r in dns["records"]] == [(True, True)] * 2
+    assert (dns["problems"], dns["resolvers_keep_old_s"]) == ([], 300)
+
+
+def test_a_change_that_an_earlier_process_has_made_counts_for_resolvers() -> None:
+    made = Switched(record=KEY, provider="core", old=OLD, new=NEW, done=True)
+    assert records.kept_by_resolvers([made]) == 300
+    assert records.kept_by_resolvers([made.model_copy(update={"old": NEW})]) == 0
 
 
 def moves_to(world: World, site: str) -> None:

@@ -192,10 +192,13 @@ def _changed(
         DnsFailed: it is not made.
     """
     name, kind = change.new.name, change.new.type
+    is_asked = False
     while True:
         try:
             present = there.read(name, kind)
             if present == change.new:
+                # the answer to a change may have been lost
+                outcome = outcome.model_copy(update={"changed": is_asked})
                 break
             if not change.may_replace(present):
                 raise DnsRecordChanged(
@@ -204,6 +207,7 @@ def _changed(
                     f" changed it, and it is left alone. It is to be {change.new}"
                 )
             outcome = outcome.model_copy(update={"old": present})
+            is_asked = True
             there.replace(present, change.new)
             outcome = outcome.model_copy(update={"changed": True})
             present = there.read(name, kind)
@@ -225,8 +229,10 @@ def _changed(
 
 
 def kept_by_resolvers(switched: Sequence[Switched]) -> int:
-    """For how many seconds after a change resolvers may still give the old records."""
-    return max((s.old.ttl for s in switched if s.changed and s.old), default=0)
+    """For how many seconds after a change resolvers may still give the old records. One that an
+    earlier process has made counts, too.
+    """
+    return max((s.old.ttl for s in switched if s.done and s.old and s.old != s.new), default=0)
 
 
 def problems(switched: Sequence[Switched]) -> list[str]:
