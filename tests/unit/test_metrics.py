@@ -151,11 +151,15 @@ def test_a_vault_that_does_not_answer_is_down_and_what_was_seen_stays(
     world.observer.look()
     seen = world.series(POINT)
 
-    def silent(*_: object) -> None:
+    asked: list[object] = []
+
+    def silent(*about: object) -> None:
+        asked.append(about)
         raise SiteUnreachable("site-b does not answer")
 
     monkeypatch.setattr(DirectoryVault, "list", silent)
     world.observer.look()
+    assert len(asked) == 1  # no VNF waits for it once more
     assert world.series("antipode_vault_up") == {("vault",): 0}
     assert world.series(POINT) == seen
     assert set(world.observer.trouble) == {"vault vault", "VNF hlr"}

@@ -367,6 +367,25 @@ def test_a_point_that_one_vault_does_not_take_is_not_committed_and_can_be_withdr
         points.read(as_one(pair, all_needed=False), "hlr", samples.point().id)
 
 
+def test_a_vault_that_has_not_answered_a_moment_ago_is_not_asked_where_another_is_left(
+    pair: list[DirectoryVault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points.commit(as_one(pair), samples.point())
+
+    def silent(*_: object) -> None:
+        raise SiteUnreachable("it is asked, and does not answer")
+
+    for name in ("list", "versions"):
+        monkeypatch.setattr(pair[0], name, silent)
+    some = as_one(pair, all_needed=False).leaving_out(["one", "of another VNF"])
+    assert some.left_out == ["one"]
+    assert points.read(some, "hlr") == samples.point()
+    assert len(some.copies()) == 1
+    every = as_one(pair, all_needed=False)
+    assert every.leaving_out(["one", "two"]) is every
+    assert every.left_out == []
+
+
 def test_a_point_that_one_vault_has_withdrawn_does_not_count_in_another(
     pair: list[DirectoryVault],
 ) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from antipode import clock
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError
+from antipode.errors import AntipodeError, SiteUnreachable
 from antipode.model.forecast import Forecast
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
@@ -155,7 +155,7 @@ class Observer:
         return True
 
     def _observe(self, vnf: Vnf) -> Observed:
-        runs, vaults = self._deployment.runs, self._deployment.vaults(vnf.vaults)
+        runs, vaults = self._deployment.runs, self._vaults(vnf)
         state = activity.read(self._deployment, vnf, vaults)
         made = runs.newest_success(protect.KIND.name, vnf.vnf)
         moved = runs.newest_success(failover.KIND.name, vnf.vnf)
@@ -174,6 +174,19 @@ class Observer:
             drilled.result if drilled else {},
             *self._proven(vnf.vnf),
         )
+
+    def _vaults(self, vnf: Vnf) -> Vaults:
+        """The vaults of a VNF, without those that have not answered at the begin of this look: each
+        VNF would wait for them.
+
+        Raises:
+            SiteUnreachable: none of them has answered.
+        """
+        named = self._deployment.config.vault_names(vnf.vaults)
+        silent = [name for name in named if not self.vaults_up.get(name, True)]
+        if len(silent) == len(named):
+            raise SiteUnreachable(f"none of its vaults has answered: {', '.join(named)}")
+        return self._deployment.vaults(vnf.vaults).leaving_out(silent)
 
     def _drill_due_at(self, vnf: Vnf, passed: RunRow | None) -> float | None:
         """When a drill is to be passed next: that of a VNF that was never drilled counts from when

@@ -113,6 +113,14 @@ class Vaults(Vault):
         view._connected = {}
         return view
 
+    def leaving_out(self, silent: Collection[str]) -> Vaults:
+        """The same vaults; these are not asked, as they have not answered a moment ago. All are
+        asked where none would be left.
+        """
+        view = copy.copy(self)
+        view._left_out = self._left_out | (self._connect.keys() & set(silent))
+        return self if view._left_out >= self._connect.keys() else view
+
     def again(self) -> Vaults:
         return self.viewed(lambda vault: vault.again())
 
