@@ -141,6 +141,19 @@ def test_what_backups_take_is_compared_with_what_is_wanted(
         assert weights(option, **{**without, **changes}).count(weight) == before + 1
 
 
+def test_a_vnf_that_is_scaled_often_fits_backups_less(world: World) -> None:
+    for option, against in (("quiesced-snapshot", 1), ("server-snapshot", 1), ("replication", 0)):
+        rarely = weights(option, points=50, scaled=5)
+        often = weights(option, points=50, scaled=6)
+        assert often.count(Weight.AGAINST) - rarely.count(Weight.AGAINST) == against
+    row = new_run(kind_of("protect"), "v", {})
+    row.state, row.slot, row.ended_at = "succeeded", None, row.started_at
+    row.result = {"members_added": ["v-7"], "members_removed": []}
+    world.here.runs.create(row)
+    facts = advise(world.here, "v").facts
+    assert (facts.scaled, facts.points) == (1, 2)
+
+
 def of(found: Advised, option: str) -> Advice:
     return next(one for one in found.options if one.option == option)
 

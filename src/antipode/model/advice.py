@@ -8,6 +8,8 @@ from enum import StrEnum
 
 FREQUENT_S = 300.0
 """A shorter RPO than this leaves backups little time."""
+RARELY = 0.1
+"""The part of its recovery points before which a VNF that is scaled rarely has other members."""
 
 
 class Weight(StrEnum):
@@ -63,6 +65,10 @@ class Facts:
     """volumes of no server"""
     shared: int = 0
     """volumes that several members have"""
+    points: int = 0
+    """the newest recovery points by which it is known how often members change"""
+    scaled: int = 0
+    """those of them before which members had come or gone"""
 
     def carries_in_s(self) -> float | None:
         """How long it takes to bring away what changes within one RPO."""
@@ -92,6 +98,12 @@ def backup_remarks(facts: Facts) -> list[Remark]:
             f" {carries_s:.0f} s"
         )
         found.append(Remark(Weight.FOR if within else Weight.AGAINST, words))
+    if facts.scaled > RARELY * facts.points:
+        words = (
+            f"members came or went before {facts.scaled} of its newest {facts.points} points: the"
+            " volumes of each new one are backed up whole, which suits a VNF that is scaled rarely"
+        )
+        found.append(Remark(Weight.AGAINST, words))
     if facts.rpo_s is not None and facts.rpo_s < FREQUENT_S:
         words = f"an RPO of {facts.rpo_s:.0f} s leaves a backup little time"
         found.append(Remark(Weight.AGAINST, words))

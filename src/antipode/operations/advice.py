@@ -161,6 +161,11 @@ def _facts(deployment: Deployment, seen: Look) -> Facts:
         left_out=len(topology.servers) - len(captured),
         unattached=len(topology.unattached),
         shared=len(topology.shared_volumes),
+        points=len(rows),
+        scaled=sum(
+            bool(row.result.get("members_added") or row.result.get("members_removed"))
+            for row in rows
+        ),
     )
 
 
