@@ -417,6 +417,25 @@ def test_what_a_dead_run_has_left_keeps_what_it_rests_on_and_nothing_else(world:
     assert len(prefixes(world)) == 4
 
 
+def test_what_a_dead_run_has_streamed_is_removed_and_what_a_point_needs_stays(
+    world: World,
+) -> None:
+    for number in (1, 2, 3):
+        world.protect(number)
+    first, second, third = (list(p.deltas.values()) for p in world.points)
+    dead = {d.run for d in third} - {d.run for d in second}
+    ended = {d.run for d in second} - {d.run for d in first}
+    # the point of the second run is there all the same
+    needed = {d.id for d in second}
+    store = cast(Any, world.store)
+    count = TRANSFER.remove_stored(store, "hlr", dead | ended, lambda: needed, Unrecorded())
+    assert count > 0
+    assert prefixes(world) == {d.prefix for d in second}
+    assert (
+        TRANSFER.remove_stored(store, "other", dead, lambda: pytest.fail("no"), Unrecorded()) == 0
+    )
+
+
 def test_of_a_young_run_that_no_point_names_nothing_is_known(world: World) -> None:
     for number in (1, 2, 3):
         world.protect(number, full=number == 3)

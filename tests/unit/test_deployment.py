@@ -8,14 +8,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from antipode import config
 from antipode.cloud import health
 from antipode.cloud import site as cloud_site
-from antipode.config import StorageConfig
+from antipode.config import SiteConfig, StorageConfig
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import Busy, NotFound, PreflightFailed, SiteUnreachable
@@ -234,6 +234,31 @@ def test_site_check_looks_at_each_storage_at_each_site(
     }
     assert not found["site-a"][0] and "/nowhere/command" in found["site-a"][1]
     assert not found["site-b"][0] and "status" in found["site-b"][1]
+
+
+def test_site_check_says_whether_changes_of_each_pool_can_be_read(
+    deployment: Deployment,
+) -> None:
+    pools = [
+        {"host": "a@rbd#rbd", "command": ["true"]},
+        {"host": "b@rbd#rbd", "command": ["false"]},
+        {"host": "c@rbd#rbd", "command": ["/nowhere/rbd"]},
+    ]
+    site = SiteConfig.model_validate({"cloud": "a", "changes": pools})
+    config = deployment.config.model_copy(update={"sites": {"site-a": site}})
+    changed = cast(Any, SimpleNamespace(config=config))
+    found = [(c.ok, c.needed) for c in site_check._check_changes(changed, "site-a")]
+    assert found == [(True, False), (False, False), (False, False)]
+
+
+def test_site_check_asks_for_what_change_streams_need_where_they_are_wanted(
+    deployment: Deployment,
+) -> None:
+    site = cast(Any, SimpleNamespace(name="site-a"))
+    for transfer, wanted in (("change_stream", True), ("cinder_backup", False)):
+        vnf = samples.vnf(protections=[{"option": "quiesced-snapshot", "transfer": transfer}])
+        p = site_check._protecting(deployment, site, vnf, vnf.protections[0], asks_guests=False)
+        assert (p.streams, p.store is not None) == (wanted, wanted)
 
 
 def moved(deployment: Deployment) -> ProtectedVnf:

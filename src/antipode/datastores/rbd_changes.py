@@ -139,6 +139,7 @@ class RbdChanges:
         of = [f"--from-snap={since}"] if since else []
         spec = f"{self._settings.pool}/{image}@{state}"
         command = [*self._settings.command, "export-diff", "--no-progress", *of, spec, "-"]
+        asked = f"export-diff {spec}"
         with tempfile.TemporaryFile() as said, self._begun(command, said) as process:
             assert process.stdout is not None  # a pipe
             changes = Changes(self._reader(process.stdout), self._label)
@@ -146,10 +147,30 @@ class RbdChanges:
                 yield changes.read(image, state, since), changes
             except BrokenOff as error:
                 if code := self._ended(process):  # it says why
-                    raise self._failed(code, said, spec) from error
+                    raise self._failed(code, said, asked) from error
                 raise
             if code := self._ended(process):
-                raise self._failed(code, said, spec)
+                raise self._failed(code, said, asked)
+
+    def check(self) -> None:
+        """See that the command reaches the pool (`rbd ls`).
+
+        Raises:
+            NoSuchState: there is no such pool.
+            ResourceFailed: the command cannot be run, or fails.
+            SiteUnreachable: nothing comes for so long as the settings allow.
+        """
+        asked = ["ls", self._settings.pool, "--format", "json"]
+        with (
+            tempfile.TemporaryFile() as said,
+            self._begun([*self._settings.command, *asked], said) as process,
+        ):
+            assert process.stdout is not None  # a pipe
+            read = self._reader(process.stdout)
+            while read(PIECE):
+                continue
+            if code := self._ended(process):
+                raise self._failed(code, said, f"ls {self._settings.pool}")
 
     @contextmanager
     def _begun(self, command: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
@@ -190,7 +211,7 @@ class RbdChanges:
                     self._go_on()
                     if time.monotonic() > deadline:
                         raise SiteUnreachable(
-                            f"{self._label}: `rbd export-diff` gives nothing for"
+                            f"{self._label}: the command `rbd` gives nothing for"
                             f" {self._settings.timeout:g} s; its monitors may not answer"
                         )
             return os.read(pipe.fileno(), length)
@@ -204,9 +225,9 @@ class RbdChanges:
         except subprocess.TimeoutExpired:
             return None
 
-    def _failed(self, code: int, said: IO[bytes], spec: str) -> AntipodeError:
+    def _failed(self, code: int, said: IO[bytes], asked: str) -> AntipodeError:
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
         why = lines[-1][-SAID:] if lines else "it gives no reason"
-        what = f"{self._label}: rbd could not export-diff {spec} (exit code {code}): {why}"
+        what = f"{self._label}: rbd could not {asked} (exit code {code}): {why}"
         return NoSuchState(what) if code == NO_SUCH else ResourceFailed(what)

@@ -13,6 +13,7 @@ from antipode.cloud import health
 from antipode.cloud.site import Site
 from antipode.config import HelperConfig
 from antipode.datastores import Storage, opened
+from antipode.datastores.rbd_changes import RbdChanges
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound, PreflightFailed
@@ -100,6 +101,7 @@ def _check_site(
             yield Check(f"{finding.check}{of}", name, finding.ok, finding.detail, finding.needed)
     if sites:
         yield Check("restores", name, True, zeros.AT_ANY_SITE)
+    yield from _check_changes(deployment, name)
     mover = deployment.config.site(name).mover
     if mover is not None and mover.helper is not None and None in sites:
         yield check_helper(sites[None], mover.helper)
@@ -112,6 +114,19 @@ def _check_site(
         ):
             detail = f"its project {vnf.project} is not in the configuration of site {name}"
             yield Check(f"vnf {vnf.vnf}", name, False, detail)
+
+
+def _check_changes(deployment: Deployment, name: str) -> Iterator[Check]:
+    """Whether the changes of each pool could be read now, for change streams."""
+    for pool in deployment.config.site(name).changes:
+        what = f"changes of {pool.host}"
+        try:
+            RbdChanges(name, pool).check()
+        except AntipodeError as error:
+            detail = f"{error}; its volumes are backed up by Cinder, and no changes are streamed"
+            yield Check(what, name, False, detail, needed=False)
+        else:
+            yield Check(what, name, True, f"pool {pool.pool} can be read", needed=False)
 
 
 def check_helper(site: Site, helper: HelperConfig) -> Check:
@@ -200,6 +215,7 @@ def _protecting(
     deployment: Deployment, site: Site, vnf: Vnf, protection: Protection, *, asks_guests: bool
 ) -> Protecting:
     """The context of a protection that is not made."""
+    streams = OPTIONS.get(protection.option).streams(settings_of(protection))
     return Protecting(
         run="",
         vnf=vnf,
@@ -207,12 +223,13 @@ def _protecting(
         site=site,
         ledger=deployment.freezes,
         timeline=Unrecorded(),
-        store=None,
+        store=deployment.store_of(site.name, vnf.store) if streams else None,
         slots=nullcontext(),
         at_once=1,
         elsewhere=lambda: answering_sites(vnf, site.name, partial(deployment.site, of=vnf)),
         asks_guests=asks_guests,
         accepts=protection.consistency,
+        streams=streams,
     )
 
 

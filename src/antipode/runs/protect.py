@@ -68,6 +68,7 @@ from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import SealedPoint, Trust
 
 if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
 
 LOG = logging.getLogger(__name__)
@@ -221,7 +222,11 @@ class Protect(RunKind):
         def brought_to(some: Sequence[RunRow]) -> Iterator[Site]:
             return _brought_to(deployment, some, connect)
 
-        remove_orphans_of(site, vault, rows, timeline, brought_to)
+        def store() -> Objects | None:
+            request = ProtectRequest.of(rows[0])
+            return deployment.store_of(request.site, request.vnf.store)
+
+        remove_orphans_of(site, vault, rows, timeline, brought_to, store)
         return []
 
 
@@ -589,6 +594,7 @@ class CollectOrphans(ProtectTask):
                     here,
                     p.timeline,
                     partial(_brought_to, deployment, connect=self.run.site),
+                    lambda: p.store,
                 )
             orphans.note_collected(deployment, here)
         except ClaimLost:
@@ -1074,12 +1080,14 @@ def remove_orphans_of(
     rows: Sequence[RunRow],
     timeline: Timeline,
     brought_to: Callable[[Sequence[RunRow]], Iterable[Site]],
+    store: Callable[[], Objects | None] = lambda: None,
 ) -> None:
-    """Remove what protections of one VNF left at a site and in the vault, and no recovery point
-    that counts.
+    """Remove what protections of one VNF left at a site, in the backup store and in the vault, and
+    no recovery point that counts.
 
     Args:
         brought_to: connects to the other sites at which protections may have left something.
+        store: connects to the backup store; None: there is none.
 
     Raises:
         VaultCorrupt: the needs of a recovery point are unknown; no backup was removed.
@@ -1109,6 +1117,9 @@ def remove_orphans_of(
             runs = {row.id for row in over}
             places = partial(brought_to, over)
             gone |= _remove(site, runs, named, part, timeline, places)
+            if (objects := store()) is not None:
+                transfer = TRANSFERS.get(part.transfer)
+                transfer.remove_stored(objects, rows[0].vnf, runs, named, timeline)
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
 

@@ -16,6 +16,7 @@ from antipode.protect.option import Protecting
 from antipode.registry import Registry
 
 if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
 
 Earlier = Callable[[Collection[str]], Mapping[str, RecoveryPoint]]
@@ -87,6 +88,25 @@ class Transfer(ABC):
             sites: those that do not answer do not keep anything at the others. What the iteration
                 raises comes at its end.
             needed: as for `remove_orphans`, of whatever these sites have of these runs.
+
+        Raises:
+            AntipodeError: not all could be removed.
+        """
+        return 0
+
+    def remove_stored(
+        self,
+        store: Objects,
+        vnf: str,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
+    ) -> int:
+        """Remove what runs that have ended have put into the backup store by themselves, except
+        what recovery points need; how many objects that was. Nothing by default.
+
+        Args:
+            needed: as for `remove_orphans`.
 
         Raises:
             AntipodeError: not all could be removed.

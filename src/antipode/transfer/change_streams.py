@@ -122,6 +122,26 @@ class StreamsAndBackups(Transfer):
         # a snapshot of theirs that stays goes with the release of the next point that has streams
         return BACKUPS.remove_orphans(site, runs, needed, timeline)
 
+    def remove_stored(
+        self,
+        store: Objects,
+        vnf: str,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
+    ) -> int:
+        # nothing rests on the deltas of a run but its own point, and those that came after that
+        try:
+            names = [o.name for r in runs for o in store.listing(CONTAINER, f"{vnf}/{r}/")]
+        except NotFound:  # nothing was streamed yet
+            return 0
+        deltas = {"/".join(parts[:3]): parts[2] for n in names if len(parts := n.split("/")) > 3}
+        if not deltas:
+            return 0
+        kept = needed()
+        dead = sorted(f"{prefix}/" for prefix, delta in deltas.items() if delta not in kept)
+        return remove_objects(store, dead, timeline)
+
 
 TRANSFER = StreamsAndBackups()
 
