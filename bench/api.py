@@ -3,8 +3,9 @@
 
 `python -m bench.api` fills a database with 1,000 VNFs and 100,000 runs, serves it by `antipode api`
 in front of two embedded sites, and has 50 clients poll once a second, each with a token of its own
-site. It prints the latencies of each call and of all, and what the API's process has spent. A VNF
-is protected a few times before the clients come and while they poll: they must not slow that.
+site. It prints the latencies of each call and of all, those of the first call of each token apart
+(a Keystone is asked), and what the API's process has spent. A VNF is protected a few times before
+the clients come and while they poll: they must not slow that.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ GOAL_S = 0.2
 SLOWED = 1.05
 """How many times as long a protection may take while clients poll."""
 PROTECTS = 3
+FIRST = "first of a token"
+"""These calls are among the others, too."""
 REPORT = Path("build") / "api.json"
 USERS = (("demo", PROJECT), ("operator", STAFF), ("observer", STAFF), ("stranger", OTHER))
 KINDS = ("protect", "protect", "protect", "precheck", "drill", "failover", "verify")
@@ -80,13 +83,13 @@ def main() -> int:
                     meanwhile = pool.submit(protects, operator, asked.protects)
                     taken = asyncio.run(poll(tokens, runs, asked.seconds, asked.every))
                     loaded = meanwhile.result()
-                process.terminate()
-                process.wait()
+                api_cpu_s = ended(process)
         finally:
             sandbox.down()
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {name: summary(times) for name, times in taken.items()}
-    found["all"] = summary([seconds for times in taken.values() for seconds in times])
+    each = [times for name, times in taken.items() if name != FIRST]
+    found["all"] = summary([seconds for times in each for seconds in times])
     slowed = round(statistics.median(loaded) / statistics.median(quiet), 3)
     report = {
         "asked": vars(asked),
@@ -95,12 +98,22 @@ def main() -> int:
         "calls": found,
         "protect_s": {"quiet": quiet, "loaded": loaded},
         "protect_slowed": slowed,
+        "api_cpu_s": api_cpu_s,
+        "api_cpu_ms_per_call": round(1000 * api_cpu_s / found["all"]["calls"], 2),
         "cpu_s": round(spent.ru_utime + spent.ru_stime, 1),
     }
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
     return int(found["all"]["p99_ms"] > 1000 * GOAL_S or slowed > SLOWED)
+
+
+def ended(process: subprocess.Popen[bytes]) -> float:
+    """End the API's process; the seconds of CPU that it has spent, its start included."""
+    process.terminate()
+    _, status, spent = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return round(spent.ru_utime + spent.ru_stime, 2)
 
 
 def protects(operator: Operator, most: int) -> list[float]:
@@ -263,7 +276,10 @@ async def client(  # noqa: PLR0913
         async with http.get(path, headers={"X-Auth-Token": token}) as answer:
             await answer.read()
             assert answer.status == 200, (path, answer.status)
-        taken[name].append(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        taken[name].append(seconds)
+        if turn == number:
+            taken[FIRST].append(seconds)
         turn += 1
         await asyncio.sleep(max(0.0, every - (time.monotonic() - began)))
 

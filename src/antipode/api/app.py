@@ -45,8 +45,10 @@ def application(installation: Installation) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.installation = installation
-    for routes in rooms():
-        app.include_router(routes)
+    for room in rooms():
+        # as they are: an included router is built again at the first request, which takes half a
+        # second in which no other is answered
+        app.router.routes.extend(room.routes)
     app.openapi_schema = document(rooms())
     app.add_exception_handler(AntipodeError, _of_antipode)
     app.add_exception_handler(RequestValidationError, _of_wrong_input)

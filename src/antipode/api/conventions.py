@@ -52,6 +52,7 @@ class Linked(BaseModel):
     links: list[Link]
 
 
+@lru_cache(8192)
 def moment(seconds: float | None) -> str | None:
     """Seconds since the epoch as RFC 3339, UTC."""
     if seconds is None:
@@ -74,7 +75,11 @@ def base_of(request: Request) -> str:
 
 def href(request: Request, *path: str) -> str:
     """A link to a resource, of the parts of its path after `/v1`."""
-    return "/".join([base_of(request), "v1", *map(_quoted, path)])
+    return _below(base_of(request), path)
+
+
+def _below(base: str, path: Sequence[str]) -> str:
+    return "/".join([base, "v1", *map(_quoted, path)])
 
 
 @lru_cache(4096)
@@ -84,8 +89,9 @@ def _quoted(part: str) -> str:
 
 def links(request: Request, *path: str, **more: Sequence[str]) -> list[Link]:
     """The link of a resource to itself, and others by their names."""
-    own = [Link(rel="self", href=href(request, *path))]
-    return own + [Link(rel=rel, href=href(request, *to)) for rel, to in more.items()]
+    base = base_of(request)
+    own = [Link(rel="self", href=_below(base, path))]
+    return own + [Link(rel=rel, href=_below(base, to)) for rel, to in more.items()]
 
 
 def page(

@@ -9,10 +9,13 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from antipode import identity
@@ -148,6 +151,7 @@ def route(
     assert rule in known, rule
     is_about_one = any(f"{{{name}}}" in path for name in ABOUT_ONE)
     is_about_all = not is_about_one and STAFF in known[rule].check
+    status: int = options.get("status_code", 200)
 
     async def enter(request: Request) -> Asked:
         keystones = request.app.state.installation.keystones
@@ -182,11 +186,10 @@ def route(
     def declare(handler: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(handler)
         def behind(asked: Asked, **given: Any) -> Any:
-            with identity.acting_as(asked.caller.identity):
-                if not is_long:
-                    return handler(asked=asked, **given)
-                with asked.installation.long.one():
-                    return handler(asked=asked, **given)
+            room = asked.installation.long.one() if is_long else nullcontext()
+            with identity.acting_as(asked.caller.identity), room:
+                found = handler(asked=asked, **given)
+            return _answer(found, status, given.get("response"))
 
         hints = typing.get_type_hints(handler, include_extras=True)
         hints["asked"] = Annotated[Asked, Depends(enter)]
@@ -213,3 +216,18 @@ def route(
         return handler
 
     return declare
+
+
+def _answer(found: Any, status: int, noted: Response | None) -> Any:
+    """What a handler has made as a response, so that FastAPI neither checks a model again nor
+    writes it while no other request is answered.
+
+    Args:
+        noted: where the handler has put headers.
+    """
+    if not isinstance(found, BaseModel):
+        return found
+    made = Response(found.model_dump_json(by_alias=True), status, media_type="application/json")
+    for name, value in noted.headers.items() if noted is not None else ():
+        made.headers[name] = value
+    return made

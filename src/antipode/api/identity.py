@@ -145,6 +145,8 @@ class Keystone:
         Raises:
             InvalidInput: there is no such entry, or it cannot be used.
         """
+        from keystoneauth1 import access  # noqa: F401 - here, and not while users wait for it
+        from keystoneauth1.identity import v3  # noqa: F401
         from keystoneauth1.session import Session
 
         self.site = site

@@ -5,6 +5,8 @@ project of the token only, unless antipode.yaml says that it covers all projects
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from antipode.errors import Forbidden, InvalidInput
 SERVICE = "disaster-recovery"
 COVERED = "rule:covered"
 STAFF = "all_projects:True"
+MOST_DECIDED = 20_000
+"""Decisions that are remembered."""
 
 
 class Persona(NamedTuple):
@@ -327,6 +331,19 @@ def defaults() -> list[policy.RuleDefault]:
     return found
 
 
+class _Case(NamedTuple):
+    """All that a rule looks at."""
+
+    rule: str
+    project: str | None
+    """of the thing"""
+    user_id: str
+    roles: frozenset[str]
+    all_projects: bool
+    own_project: str | None
+    """of the caller"""
+
+
 class Rules:
     """The rules in force: the defaults, and what a policy file has in their place."""
 
@@ -344,6 +361,7 @@ class Rules:
             policy_file=None if policy_file is None else str(policy_file),
             use_conf=policy_file is not None,
         )
+        conf.set_override("policy_dirs", [], "oslo_policy")  # no other files than that one
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.register_defaults(defaults())
         try:
@@ -354,6 +372,11 @@ class Rules:
             Exception
         ) as error:  # oslo.policy looks at a file without checking its kinds of values
             raise InvalidInput(f"the policy file {policy_file} of api: {error}") from error
+        # the built-in rules never change, and look at nothing but what is in _Case; a file does
+        # when it is edited, and may ask other servers
+        self._decided: Callable[[_Case], bool] = (
+            self._asked if policy_file else lru_cache(MOST_DECIDED)(self._asked)
+        )
 
     def allows(self, caller: Caller, rule: str, project: str | None) -> bool:
         """Whether a caller may do what a rule is about to a thing of this project.
@@ -362,16 +385,21 @@ class Rules:
             rule: as in `RULES`.
             project: None: of no project.
         """
+        return self._decided(
+            _Case(rule, project, caller.user_id, caller.roles, caller.all_projects, caller.project)
+        )
+
+    def _asked(self, case: _Case) -> bool:
         who: dict[str, Any] = {
-            "user_id": caller.user_id,
-            "roles": sorted(caller.roles),
-            "all_projects": caller.all_projects,
+            "user_id": case.user_id,
+            "roles": sorted(case.roles),
+            "all_projects": case.all_projects,
         }
-        if caller.project is not None:
-            who["project"] = caller.project
+        if case.own_project is not None:
+            who["project"] = case.own_project
         # a thing without a project has no such key, so that no caller without one is its owner
-        target = {} if project is None else {"project": project}
-        return bool(self._enforcer.authorize(f"{SERVICE}:{rule}", target, who))
+        target = {} if case.project is None else {"project": case.project}
+        return bool(self._enforcer.authorize(f"{SERVICE}:{case.rule}", target, who))
 
     def must_allow(self, caller: Caller, rule: str, project: str | None) -> None:
         """See that a caller may do it; arguments as for `allows`.

@@ -26,7 +26,7 @@ from antipode.api.conventions import (
 from antipode.api.gate import Asked, route
 from antipode.api.rules import rule_of_kind
 from antipode.engine.approval import plan_of
-from antipode.engine.run import name_of, part_of, state_of
+from antipode.engine.run import name_of, part_of, state_of, states_of
 from antipode.errors import InvalidInput, NotConfirmed, NotFound, WrongState
 from antipode.operations import approvals
 from antipode.operations.answer import answer, asked_below
@@ -35,7 +35,7 @@ from antipode.operations.reports import Cleaner
 from antipode.operations.resume import must_be_confirmed
 from antipode.operations.run_tree import steps_with_parts, under
 from antipode.screen import visible
-from antipode.store.runs import AWAITING, NEVER_BEGUN, ListedRun, RunFilter
+from antipode.store.runs import AWAITING, NEVER_BEGUN, RUNNING, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
 
 ROUTES = APIRouter(prefix="/v1", tags=["runs"])
@@ -414,25 +414,49 @@ def _listed(
         found = asked.deployment.runs.page(wanted, limit + 1, marker)
     except NotFound as error:
         raise InvalidInput(f"marker {marker} is none of these runs") from error
-    shown, more = page(request, found, limit, lambda listed: listed.run.id)
+    shown, more = page(request, found, limit, lambda listed: listed.id)
     return RunList(runs=_of_lists(asked, request, shown), runs_links=more)
 
 
 def _listed_of(row: RunRow) -> ListedRun:
-    return ListedRun(row, part_of(row), (row.result or {}).get("recovery_point"))
+    return ListedRun(
+        row.id,
+        row.kind,
+        row.vnf,
+        row.project,
+        row.state,
+        row.reason,
+        row.author,
+        row.started_at,
+        row.ended_at,
+        part_of(row),
+        (row.result or {}).get("recovery_point"),
+    )
 
 
 def _state(asked: Asked, row: RunRow) -> str:
-    return state_of(row, asked.deployment).replace(" ", "_")
+    return _words(state_of(row, asked.deployment))
+
+
+def _states(asked: Asked, found: Sequence[ListedRun]) -> dict[str, str]:
+    """The states of runs as they are shown; whether one is lost, or asks, is looked up."""
+    running = [one.id for one in found if one.state == RUNNING]
+    rows = asked.deployment.runs.some_bare(running) if running else []
+    looked_up = states_of(rows, asked.deployment)
+    kept = {one.id: _SHOWN.get(one.state, one.state) for one in found}
+    return kept | {run: _words(state) for run, state in looked_up.items()}
+
+
+def _words(state: str) -> str:
+    return state.replace(" ", "_")
 
 
 def _of_lists(asked: Asked, request: Request, found: Sequence[ListedRun]) -> list[RunOfList]:
-    reasons = _reasons(asked, [one.run for one in found])
-    return [_of_list(asked, request, one, reasons[one.run.id]) for one in found]
+    reasons, states = _reasons(asked, found), _states(asked, found)
+    return [_of_list(request, one, states[one.id], reasons[one.id]) for one in found]
 
 
-def _of_list(asked: Asked, request: Request, listed: ListedRun, reason: str | None) -> RunOfList:
-    row = listed.run
+def _of_list(request: Request, row: ListedRun, state: str, reason: str | None) -> RunOfList:
     is_plan = row.vnf != name_of(row)
     return RunOfList(
         id=row.id,
@@ -440,13 +464,13 @@ def _of_list(asked: Asked, request: Request, listed: ListedRun, reason: str | No
         vnf=None if is_plan else row.vnf,
         plan=name_of(row) if is_plan else None,
         project=row.project,
-        state=_state(asked, row),
+        state=state,
         reason=reason,
         author=row.author,
         started_at=moment(row.started_at) or "",
         ended_at=moment(row.ended_at),
-        recovery_point=listed.recovery_point,
-        part_of=listed.part_of,
+        recovery_point=row.recovery_point,
+        part_of=row.part_of,
         links=links(request, "runs", row.id, steps=("runs", row.id, "steps")),
     )
 
@@ -455,10 +479,12 @@ def _one(asked: Asked, request: Request, run: str) -> OneRun:
     now = time.time()
     seen = outlook(asked.deployment.runs, run, now)
     row, estimate = seen.run, seen.estimate
-    [of_list] = _of_lists(asked, request, [_listed_of(row)])
+    listed = _listed_of(row)
+    reason = _reasons(asked, [listed])[row.id]
+    of_list = _of_list(request, listed, _state(asked, row), reason)
     return OneRun(
         run=RunShown(
-            **of_list.model_dump(),
+            **dict(of_list),
             result=row.result or {},
             abort_requested_at=moment(row.abort_requested_at),
             approvals_needed=row.approvals_needed,
@@ -477,7 +503,7 @@ def _may_read_all(asked: Asked) -> bool:
     return asked.allows("vnf:definition")
 
 
-def _reasons(asked: Asked, rows: Sequence[RunRow]) -> dict[str, str | None]:
+def _reasons(asked: Asked, rows: Sequence[ListedRun]) -> dict[str, str | None]:
     """Why runs have failed, by their ids, without words that the caller may not read. A run says
     what its parts have said, and so these are looked at, too.
     """

@@ -104,7 +104,7 @@ def get_site_forecast(asked: Asked, site: SiteInPath) -> ForecastList:
             for one in found.all_of_them
         ]
         return ForecastList(forecasts=[foreseen(asked, f) for f in found.each], all=everything)
-    mine = {row.name for row in asked.deployment.vnfs.page(asked.projects, 100_000)}
+    mine = set(asked.deployment.vnfs.names(asked.projects))
     shown = [foreseen(asked, one) for one in found.each if one.vnf in mine]
     return ForecastList(forecasts=shown, all=[])
 

@@ -20,7 +20,7 @@ from antipode.model.vnf import Name, Vnf
 from antipode.operations import forecasts, policies, protections, readiness, remove_vnf, vnfs
 from antipode.operations.advice import advise
 from antipode.operations.reports.period import of_vnf
-from antipode.store.tables import VnfRow
+from antipode.store.vnfs import ListedVnf
 
 ROUTES = APIRouter(prefix="/v1", tags=["vnfs"])
 Json = dict[str, Any]
@@ -186,7 +186,7 @@ def list_vnfs(
 def get_vnf(asked: Asked, request: Request, vnf: VnfName) -> OneVnf:
     """Show a VNF."""
     deployment = asked.deployment
-    return OneVnf(vnf=_shown(request, deployment.vnfs.row(vnf), deployment.states.find(vnf)))
+    return OneVnf(vnf=_shown(request, deployment.vnfs.listed(vnf), deployment.states.find(vnf)))
 
 
 @route(ROUTES, "GET", "/vnfs/{vnf}/definition", "vnf:definition")
@@ -207,7 +207,7 @@ def put_definition(asked: Asked, request: Request, vnf: VnfName, given: GivenDef
     vnfs.must_fit(definition, asked.deployment.config)
     _must_have_room(asked, definition)
     vnfs.add(asked.deployment, definition)
-    return OneVnf(vnf=_shown(request, asked.deployment.vnfs.row(vnf), None))
+    return OneVnf(vnf=_shown(request, asked.deployment.vnfs.listed(vnf), None))
 
 
 @route(ROUTES, "DELETE", "/vnfs/{vnf}", "vnf:delete", status_code=204)
@@ -252,7 +252,7 @@ def get_readiness(asked: Asked, vnf: VnfName) -> ReadinessList:
 @route(ROUTES, "GET", "/readiness", "vnf:list", is_long=True)
 def list_readiness(asked: Asked) -> ReadinessList:
     """Show whether the VNFs of the project could be recovered."""
-    names = {row.name for row in asked.deployment.vnfs.page(asked.projects, 100_000)}
+    names = set(asked.deployment.vnfs.names(asked.projects))
     found = [_ready(r) for r in readiness.ready(asked.deployment) if r.vnf in names]
     return ReadinessList(readiness=found)
 
@@ -336,9 +336,9 @@ def get_history(
     return OneHistory(history=found.vnfs[0], notes=found.notes)
 
 
-def _shown(request: Request, row: VnfRow, state: ProtectedVnf | None) -> VnfShown:
+def _shown(request: Request, row: ListedVnf, state: ProtectedVnf | None) -> VnfShown:
     """A VNF by its stored definition, whatever version of antipode has stored it."""
-    stored = row.definition if isinstance(row.definition, Mapping) else {}
+    stored = row.definition
     backup, given = stored.get("backup"), stored.get("protections")
     options = [p.get("option") if isinstance(p, Mapping) else p for p in given or []]
     members = stored.get("members")

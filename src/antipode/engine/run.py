@@ -20,7 +20,7 @@ from antipode.engine.timeline import RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
 from antipode.freezes.reaper import thaw_left_by
 from antipode.model.plan_file import KIND_PREFIX, PREFIX
-from antipode.store.runs import AWAITING, slot_of
+from antipode.store.runs import AWAITING, ListedRun, slot_of
 from antipode.store.tables import RunRow
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _new_name() -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
 
 
-def name_of(row: RunRow) -> str:
+def name_of(row: RunRow | ListedRun) -> str:
     """The name of what a run is about, as a command takes it: a VNF, or a plan over many."""
     return row.vnf.removeprefix(PREFIX)
 

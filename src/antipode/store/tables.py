@@ -267,6 +267,7 @@ class RunRow(Base):
         Index("runs_of_project_and_vnf", "project", "vnf", "started_at"),
         Index("runs_by_time", "started_at"),
         Index("runs_of_kind", "kind", "started_at"),
+        Index("runs_of_kind_in_state", "kind", "state", "started_at"),
         Index("runs_of_request", "request_key", unique=True),
     )
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Text, cast, delete, func, select
+from sqlalchemy import ColumnElement, Engine, Select, Text, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from antipode import clock
@@ -19,6 +21,17 @@ from antipode.store.tables import VnfRow
 _KNOWN_SINCE = func.coalesce(VnfRow.known_since, VnfRow.added_at)
 MOST_REMEMBERED = 4096
 """Definitions that a process keeps as it has understood them."""
+
+
+class ListedVnf(NamedTuple):
+    """A VNF of a list."""
+
+    name: str
+    project: str | None
+    policy: str | None
+    added_at: float
+    definition: Mapping[str, Any]
+    """its fields as they are stored; none where they cannot be read"""
 
 
 class Vnfs:
@@ -77,10 +90,15 @@ class Vnfs:
         except NotFound:
             return None
 
-    def names(self) -> list[str]:
-        """The names of all VNFs, readable or not."""
+    def names(self, projects: Sequence[str] | None = None) -> list[str]:
+        """The names of all VNFs, readable or not.
+
+        Args:
+            projects: only of these; None: of all, and of none.
+        """
+        names = select(VnfRow.name).where(*_in(projects)).order_by(VnfRow.name)
         with Session(self._engine) as session:
-            return list(session.scalars(select(VnfRow.name).order_by(VnfRow.name)))
+            return list(session.scalars(names))
 
     def project_of(self, name: str) -> str | None:
         """The project that a VNF belongs to; None: to none.
@@ -97,34 +115,30 @@ class Vnfs:
 
     def page(
         self, projects: Sequence[str] | None, limit: int, marker: str | None = None
-    ) -> list[VnfRow]:
+    ) -> list[ListedVnf]:
         """Some VNFs as they are stored, in the order of their names.
 
         Args:
             projects: only of these; None: of all, and of none.
             marker: the name after which they begin.
         """
-        rows = select(VnfRow)
-        if projects is not None:
-            one = len(projects) == 1
-            rows = rows.where(
-                VnfRow.project == projects[0] if one else VnfRow.project.in_(projects)
-            )
+        rows = _listed().where(*_in(projects))
         if marker is not None:
             rows = rows.where(VnfRow.name > marker)
         with Session(self._engine) as session:
-            return list(session.scalars(rows.order_by(VnfRow.name).limit(limit)))
+            found = session.execute(rows.order_by(VnfRow.name).limit(limit))
+            return [_as_listed(*row) for row in found]
 
-    def row(self, name: str) -> VnfRow:
+    def listed(self, name: str) -> ListedVnf:
         """A VNF as it is stored.
 
         Raises:
             NotFound: it was never added here.
         """
         with Session(self._engine) as session:
-            if (row := session.get(VnfRow, name)) is None:
+            if (row := session.execute(_listed().where(VnfRow.name == name)).first()) is None:
                 raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
-        return row
+        return _as_listed(*row)
 
     def count(self, project: str) -> int:
         """How many VNFs a project has."""
@@ -172,6 +186,37 @@ class Vnfs:
     def remove(self, name: str) -> bool:
         """Forget a definition, readable or not; whether there was one."""
         return removed(self._engine, VnfRow, name)
+
+
+def _in(projects: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    if projects is None:
+        return []
+    # one project, so that an index has them in order
+    one = len(projects) == 1
+    return [VnfRow.project == projects[0] if one else VnfRow.project.in_(projects)]
+
+
+def _listed() -> Select[str, str | None, str | None, float, str]:
+    text = cast(VnfRow.definition, Text)
+    return select(VnfRow.name, VnfRow.project, VnfRow.policy, VnfRow.added_at, text)
+
+
+def _as_listed(
+    name: str, project: str | None, policy: str | None, added_at: float, text: str | None
+) -> ListedVnf:
+    return ListedVnf(name, project, policy, added_at, _fields(text or "null"))
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _fields(text: str) -> Mapping[str, Any]:
+    """The fields of a definition, of whatever edition. They are remembered, as most lists have the
+    same definitions as the one before.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:  # a damaged one fails where it is used, and hides no others
+        found = None
+    return MappingProxyType(found if isinstance(found, dict) else {})
 
 
 def _read(name: str, text: str | None) -> Vnf | InvalidInput:

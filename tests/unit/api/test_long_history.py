@@ -21,6 +21,7 @@ MINE = ["vnf"]
         (RunFilter(vnf="hlr"), "runs_of_vnf"),
         (RunFilter(state="running"), "runs_in_state"),
         (RunFilter(kind="drill"), "runs_of_kind"),
+        (RunFilter(kind="drill", state="failed"), "runs_of_kind_in_state"),
         (RunFilter(MINE), "runs_of_project"),
         (RunFilter(MINE, state="running"), "runs_of_project_in_state"),
         (RunFilter(MINE, vnf="hlr"), "runs_of_project_and_vnf"),
