@@ -16,7 +16,7 @@ from antipode_client import __version__
 from antipode_client.errors import Fault
 
 SERVICE_TYPE = "disaster-recovery"
-MICROVERSION = "1.0"
+MICROVERSION = "1.1"
 """That this client has been written for."""
 PAGE = 200
 """Items of a list that are asked for at once."""
@@ -90,7 +90,7 @@ class Client:
                 return
             query["marker"] = following
 
-    def post(self, *path: str, body: Json, key: str | None = None) -> Json:
+    def post(self, *path: str, body: Json, key: str | None = None, **query: Any) -> Json:
         """Create a resource.
 
         Args:
@@ -102,7 +102,8 @@ class Client:
             Fault: the API refuses.
         """
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        return self._call("POST", path, json=body, headers=headers, connect_retries=2)
+        given = {"json": body, "params": _given(query), "headers": headers}
+        return self._call("POST", path, **given, connect_retries=2)
 
     def text(self, *path: str, **query: Any) -> str:
         """A resource that is not JSON, such as a report as HTML; arguments as for `get`.

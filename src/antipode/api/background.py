@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resumes and aborts runs that no service would touch by itself, in threads of the API's process.
-They are as durable as elsewhere: another process continues what this one leaves.
+"""Resumes and aborts runs that no service would touch by itself: a service does, where there is
+one, else threads of the API's process do. These are as durable as elsewhere: another process
+continues what this one leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer, Unobserved
 from antipode.errors import AntipodeError, InvalidInput, TooManyRequests
 from antipode.operations.abort import abort
-from antipode.operations.resume import resume
+from antipode.operations.resume import must_be_confirmed, resume
+from antipode.operations.submit import is_served, resubmit
 from antipode.runs import kind_of
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
@@ -60,22 +62,35 @@ class Background:
         future.add_done_callback(_logged)
 
     def resume(self, run: RunRow) -> None:
-        """Resume a run that failed, or whose process died.
+        """Have a run resumed that failed, or whose process died.
 
         Raises:
             TooManyRequests: as for `begin`.
             InvalidInput: it is queued, for a service, or cannot be resumed.
+            Busy: a process has it, or another run has its place by now.
             AntipodeError: it cannot begin.
         """
-        if run.state == "queued":
+        if run.state == "queued" and not self._is_left(run):
             raise InvalidInput(
                 f"{run.id} is queued: a service begins it when its turn comes, and there is nothing"
                 " to resume"
             )
-        self.begin(resume, run.id)
+        if is_served(self._deployment):
+            resubmit(self._deployment, run)
+        else:
+            self.begin(resume, run.id)
+
+    def _is_left(self, run: RunRow) -> bool:
+        """Whether no service begins a run by itself, as it was confirmed too long ago."""
+        now = time.time()
+        age_s = must_be_confirmed(self._deployment, run, now)
+        lasts_s = kind_of(run.kind).confirmation_lasts_s(self._deployment.config)
+        is_old = age_s is not None and lasts_s is not None
+        return is_old and (run.resumed_at is None or now - run.resumed_at > (lasts_s or 0.0))
 
     def abort(self, run: RunRow) -> None:
-        """Have a run stop and be rolled back: by the process that has it, else by this one.
+        """Have a run stop and be rolled back: by the process that has it, else by a service if it
+        is open, else by this one.
 
         Raises:
             TooManyRequests: as for `begin`.
@@ -87,7 +102,8 @@ class Background:
         if is_open:
             # kept, so that the next process that claims it does so, too, if this one dies
             self._deployment.runs.request_abort(run.id)
-            if self._deployment.claims.is_held(run) is not False:
+            is_lost = self._deployment.claims.is_held(run) is False
+            if not is_lost or is_served(self._deployment):
                 return
         try:
             self.begin(abort, run.id)

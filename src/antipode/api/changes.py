@@ -105,6 +105,14 @@ class Standing(Body):
     recovery_point: Point | None = None
 
 
+class StandingRemoval(Body):
+    """Remove the standing volumes at a site."""
+
+    kind: Literal["standing-removal"]
+    site: SiteName | None = None
+    confirm: Confirmed = None
+
+
 class DnsSwitch(Body):
     """Switch the DNS records of the VNF to the site where it is active."""
 
@@ -182,6 +190,7 @@ Change = Annotated[
     | Undo
     | Commit
     | Standing
+    | StandingRemoval
     | DnsSwitch
     | DeletePoint,
     Field(discriminator="kind"),

@@ -17,7 +17,7 @@ from antipode.errors import InvalidInput
 from antipode.model.base import NAME
 
 SERVICE = "disaster-recovery"
-OLDEST, NEWEST = (1, 0), (1, 0)
+OLDEST, NEWEST = (1, 0), (1, 1)
 """The microversions that are understood; docs/api.md has a line for each."""
 MOST, USUAL = 1000, 100
 """Items of a list."""

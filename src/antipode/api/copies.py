@@ -10,10 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from antipode.api.changes import Confirmed
 from antipode.api.conventions import Moment, VnfName, moment
 from antipode.api.gate import Asked, route
-from antipode.errors import NotConfirmed
 from antipode.model.base import NAME
 from antipode.operations import datastores, standing, volumes
 from antipode.operations.inspect import standing_summary
@@ -62,19 +60,6 @@ class StandingVolume(BaseModel):
 
 class StandingVolumeList(BaseModel):
     standing_volumes: list[StandingVolume]
-
-
-class RemovedStanding(BaseModel):
-    """What became of the standing volumes of a VNF at a site."""
-
-    vnf: str
-    site: str
-    volumes: int
-    left: list[str]
-
-
-class OneRemoved(BaseModel):
-    removed: RemovedStanding
 
 
 class DatastoreShown(BaseModel):
@@ -159,17 +144,6 @@ def list_standing_volumes(asked: Asked, vnf: VnfName, site: AtSite = None) -> St
     """List the standing volumes of a VNF as a site shows them."""
     found = standing.volumes(asked.deployment, vnf, site)
     return StandingVolumeList(standing_volumes=[_standing(one) for one in found])
-
-
-@route(ROUTES, "DELETE", "/vnfs/{vnf}/standing_volumes", "standing:delete", is_long=True)
-def delete_standing_volumes(
-    asked: Asked, vnf: VnfName, confirm: Annotated[Confirmed, Query()] = None, site: AtSite = None
-) -> OneRemoved:
-    """Remove the standing volumes of a VNF at a site. It ends when they are gone."""
-    if confirm != vnf:
-        raise NotConfirmed(f"give confirm={vnf}, if that is meant")
-    removed = standing.remove(asked.deployment, vnf, site)
-    return OneRemoved(removed=RemovedStanding.model_validate(removed))
 
 
 @route(ROUTES, "GET", "/vnfs/{vnf}/datastores", "vnf:get")

@@ -129,12 +129,6 @@ RULES: list[Rule] = [
         ("GET /v1/vnfs/{vnf}/volumes/{volume}",),
     ),
     Rule(
-        "standing:delete",
-        _of("operator"),
-        "Remove the standing volumes of a VNF at a site.",
-        ("DELETE /v1/vnfs/{vnf}/standing_volumes",),
-    ),
-    Rule(
         "vnf:definition",
         _staff("admin"),
         "Look at the whole definition of a VNF, with its commands.",
@@ -204,6 +198,7 @@ RULES: list[Rule] = [
     _kind("drill-cleanup", "member"),
     *(_kind(kind, "operator") for kind in ("failover", "migrate", "failback", "fence")),
     *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit", "dns-switch")),
+    _kind("standing-removal", "operator"),
     Rule(
         "run:recovery-point-delete",
         _staff("admin"),

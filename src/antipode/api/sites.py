@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from antipode.api.gate import Asked, route
@@ -17,7 +17,7 @@ from antipode.model.base import NAME
 from antipode.model.history import History
 from antipode.operations import forecasts
 from antipode.operations.reports import period
-from antipode.operations.site_check import check_all
+from antipode.operations.site_check import check
 
 ROUTES = APIRouter(prefix="/v1", tags=["sites"])
 SiteInPath = Annotated[str, Path(pattern=NAME, description="name of a site")]
@@ -72,16 +72,22 @@ def list_sites(asked: Asked) -> Sites:
 
 
 @route(ROUTES, "POST", "/site_checks", "site:check", is_long=True)
-def check_sites(asked: Asked) -> Checks:
-    """Look at every site, vault, backup store and VNF, as `antipode site check` does. Servers past
-    their freeze deadline are unquiesced; nothing else is changed.
+def check_sites(
+    asked: Asked,
+    vnf: Annotated[
+        str | None, Query(pattern=NAME, description="look, too, whether it is ready at each site")
+    ] = None,
+) -> Checks:
+    """Look at every site, vault and backup store, and at one VNF if wanted, as `antipode site
+    check` does. Servers past their freeze deadline are unquiesced; nothing else is changed.
     """
+    vnfs = [] if vnf is None else [asked.deployment.vnfs.get(vnf)]
     return Checks(
         checks=[
             CheckShown(
                 check=one.check, site=one.site, ok=one.ok, needed=one.needed, detail=one.detail
             )
-            for one in check_all(asked.deployment)
+            for one in check(asked.deployment, vnfs)
         ]
     )
 

@@ -279,6 +279,23 @@ def _standing(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
     )
 
 
+def _standing_removal(deployment: Deployment, vnf: str, wish: Wish) -> Proposal:
+    asked = dict(standing.removal_request(deployment, vnf, wish.to).request or {})
+    site = asked["site"]
+    there = standing.volumes(deployment, vnf, site)
+    return Proposal(
+        "standing-removal",
+        vnf,
+        site,
+        [
+            f"The standing volumes of {vnf} at {site} are removed: {len(there)}",
+            *(f"  {one['volume']}, which stands for {one['stands_for']}" for one in there),
+        ],
+        lambda: standing.removal_request(deployment, vnf, site),
+        details={**asked, "volumes": [one["volume"] for one in there]},
+    )
+
+
 def of_plan(deployment: Deployment, plan: str, verb: str, wish: Wish) -> plans.Prepared:
     """A plan over many VNFs, with all that stands in the way.
 
@@ -340,6 +357,7 @@ OF_VNF: Mapping[str, Propose] = {
         _verified,
     ),
     "standing": _standing,
+    "standing-removal": _standing_removal,
     "failover": _failover,
     "drill": _drill,
     "drill-cleanup": _drill_cleanup,

@@ -102,19 +102,28 @@ def volumes(deployment: Deployment, name: str, site: str | None) -> list[Json]:
     ]
 
 
-def remove(
-    deployment: Deployment, name: str, site: str | None, observer: Observer | None = None
-) -> Json:
-    """Remove the standing volumes of a VNF at a site, with their snapshots, by a run; its record.
-
-    Those that a recovery has taken are its own.
+def removal_request(deployment: Deployment, name: str, site: str | None) -> RunRow:
+    """The run that removes the standing volumes of a VNF at a site, with their snapshots; neither
+    kept nor begun. Those that a recovery has taken are its own.
 
     Raises:
         NotFound: the VNF is not known here.
+        InvalidInput: the site is none of it.
         Busy: a run that uses them has not ended.
-        SiteUnreachable: the site does not answer.
     """
     vnf = deployment.vnfs.get(name)
-    row = standing_removal.requested(deployment, name, _any_site_of(deployment, vnf, site))
+    return standing_removal.requested(deployment, name, _any_site_of(deployment, vnf, site))
+
+
+def remove(
+    deployment: Deployment, name: str, site: str | None, observer: Observer | None = None
+) -> Json:
+    """Carry such a run out here; its record.
+
+    Raises:
+        NotFound, InvalidInput, Busy: as `removal_request`.
+        SiteUnreachable: the site does not answer.
+    """
+    row = removal_request(deployment, name, site)
     with deployment.claims.begin(row) as claim:
         return execute(deployment, standing_removal.KIND, claim, observer or Unobserved())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queues a run for whichever service is free."""
+"""Queues a run for any service that is free; also one that is resumed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from typing import Any
 
 from antipode.engine.deployment import Deployment
+from antipode.errors import Busy
 from antipode.operations import approvals
+from antipode.operations.resume import must_be_resumable
 from antipode.service.daemon import status_of
-from antipode.service.queue import enqueue
+from antipode.service.queue import announce, enqueue
 from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
@@ -33,7 +35,7 @@ def submit(deployment: Deployment, run: RunRow, room: Room | None = None) -> dic
         record = approvals.ask(deployment, run, room)
     else:
         enqueue(deployment, run, room)
-    if deployment.config.jobboard is None and not _is_served(deployment):
+    if not is_served(deployment):
         LOG.warning(
             "run %s is queued, but no service runs on this host to execute it; start one: antipode "
             "serve",
@@ -42,6 +44,24 @@ def submit(deployment: Deployment, run: RunRow, room: Room | None = None) -> dic
     return record
 
 
-def _is_served(deployment: Deployment) -> bool:
-    """Whether a service runs on this host."""
+def is_served(deployment: Deployment) -> bool:
+    """Whether a service carries out what is queued: one of this host, or those that share the
+    board.
+    """
+    if deployment.config.jobboard is not None:
+        return True
     return (service := status_of(deployment.config)) is not None and service.is_alive
+
+
+def resubmit(deployment: Deployment, run: RunRow) -> None:
+    """Have a service resume a run that failed, or that no process executes.
+
+    Raises:
+        InvalidInput: it has ended, and nothing can be resumed; the message says what to do.
+        Busy: a process has it, or another run has its place by now.
+    """
+    must_be_resumable(deployment, run)
+    if deployment.claims.is_held(run):
+        raise Busy(f"run {run.id} is under way: a process has it", resource=f"run {run.id}")
+    deployment.runs.reopen(run.id, run.claim)
+    announce(deployment, run.id)

@@ -153,10 +153,11 @@ class Conductor:
     def _is_ours_to_do(self, row: RunRow, kind: RunKind) -> bool:
         if row.id in self._at_work or row.id in self._not_before:
             return False
-        if row.claim >= MOST_CLAIMS and row.abort_requested_at is None:
+        claims = row.claim - (row.resumed_claim or 0)
+        if claims >= MOST_CLAIMS and row.abort_requested_at is None:
             return self._leave(
                 row.id,
-                f"it was claimed {row.claim} times and never ended; see its log, then: antipode "
+                f"it was claimed {claims} times and never ended; see its log, then: antipode "
                 "run resume, or abort",
             )
         lasts_s = kind.confirmation_lasts_s(self._deployment.config)
@@ -172,7 +173,7 @@ class Conductor:
 
     def _idle_s(self, row: RunRow) -> float:
         """Seconds since the last sign of life of a run, or since its confirmation, or since an
-        operator has last approved or answered it.
+        operator has last approved, answered or resumed it.
 
         The state of the world that the operator confirmed may not hold any more: two active
         copies would be the price.
@@ -184,7 +185,8 @@ class Conductor:
         moments += [a.at for a in self._deployment.approvals.of(row.id)]
         answered_at = self._deployment.questions.answered_at([row.id]) or 0.0
         alive_at = self._alive_at.get(row.id, 0)
-        return clock.now() - max(confirmed_at, answered_at, alive_at, *moments)
+        resumed_at = row.resumed_at or 0.0
+        return clock.now() - max(confirmed_at, answered_at, alive_at, resumed_at, *moments)
 
     def _leave(self, run: str, why: str) -> bool:
         """Leave a run to an operator, and log why."""

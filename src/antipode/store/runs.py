@@ -183,6 +183,38 @@ class Runs:
             raise Busy(f"run {run} has {now.state} in the meantime")
         raise ClaimLost(f"run {run} was taken by another process at the same moment")
 
+    def reopen(self, run: str, known: int) -> None:
+        """Have a service resume a run that failed, or that no process executes. An operator wants
+        that now.
+
+        Args:
+            known: the number of the newest claim, as it was read.
+
+        Raises:
+            Busy: another process has claimed it, it has ended meanwhile, or another run has its
+                slot by now.
+        """
+        row = self.get(run)
+        noted = {"resumed_at": clock.now(), "resumed_claim": known}
+        again = {
+            "state": "queued",
+            "ended_at": None,
+            "collected_at": None,
+            "reason": None,
+            "abort_requested_at": None,
+            "slot": slot_of(row.kind, row.vnf),
+        }
+        ours = changing(RunRow).where(RunRow.id == run, RunRow.claim == known)
+        try:
+            with Session(self._engine) as session, session.begin():
+                for states, values in ((("failed",), {**noted, **again}), (OPEN, noted)):
+                    change = ours.where(RunRow.state.in_(states)).values(values)
+                    if session.execute(change).rowcount:  # type: ignore[attr-defined]
+                        return
+        except IntegrityError as error:
+            raise self._busy(slot_of(row.kind, row.vnf)) from error
+        raise Busy(f"run {run} was claimed by a process, or has ended, at the same moment")
+
     def release(self, run: str, claim: int) -> None:
         """Release a run that has not ended, for another process to resume.
 

@@ -318,6 +318,10 @@ class RunRow(Base):
     """its plan as its author was shown it, a line each"""
     project: Mapped[str | None] = mapped_column(Words(64), default=_project_of_new)
     """that its VNF belonged to when it was asked for; it stays when the VNF is given to another"""
+    resumed_at: Mapped[float | None] = mapped_column(Double)
+    """when an operator last had a service resume it, by which it is confirmed, too"""
+    resumed_claim: Mapped[int | None] = mapped_column(Integer)
+    """the number of the newest claim then"""
     request_key: Mapped[str | None] = mapped_column(Words(64))
     """of the request to the API that asked for it, and of no other"""
     request_digest: Mapped[str | None] = mapped_column(Words(64))

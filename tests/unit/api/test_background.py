@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from antipode.api import background
 from antipode.api.background import Background
 from antipode.api.gate import Installation
-from antipode.errors import InvalidInput, TooManyRequests
+from antipode.errors import Busy, InvalidInput, TooManyRequests
+from antipode.runs import kind_of
+from antipode.service.conductor import MOST_CLAIMS, Conductor
+from antipode.store.tables import RunRow
 from tests.unit.api.conftest import Things, run_of
 
 
@@ -60,3 +64,90 @@ def test_an_abort_that_is_refused_leaves_nothing(
     with pytest.raises(InvalidInput):
         full.abort(deployment.runs.get("teleport-1"))
     assert deployment.runs.standing("teleport-1") == (0, False)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service works on the host of the API."""
+    monkeypatch.setattr(background, "is_served", lambda _: True)
+
+
+def failed(installation: Installation, **values: Any) -> RunRow:
+    """A recovery that has failed and can be resumed; nothing of it was rolled back."""
+    given = {"id": "failover-1", "kind": "failover", "state": "failed", "claim": 3}
+    row = run_of("hlr", 1, **{**given, "reason": "a quota", "result": {}, **values})
+    installation.deployment.runs.create(row)
+    return installation.deployment.runs.get("failover-1")
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_run_is_resumed_by_the_service_where_there_is_one(installation: Installation) -> None:
+    runs = installation.deployment.runs
+    installation.background.resume(failed(installation))
+    row = runs.get("failover-1")
+    assert (row.state, row.ended_at, row.reason, row.claim) == ("queued", None, None, 3)
+    assert row.slot == "failover:hlr"
+    assert [one.id for one in runs.open("hlr")] == ["failover-1"]
+    with pytest.raises(InvalidInput):  # it is queued by now
+        installation.background.resume(row)
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_what_was_resumed_since_it_was_read_is_not_resumed_again(
+    installation: Installation,
+) -> None:
+    row = failed(installation)
+    installation.deployment.runs.claim("failover-1", "another", 3, also_failed=True)
+    with pytest.raises(Busy):
+        installation.background.resume(row)
+    assert installation.deployment.runs.get("failover-1").resumed_at is None
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_another_run_in_its_place_keeps_a_run_from_being_resumed(
+    installation: Installation,
+) -> None:
+    row = failed(installation)
+    other = run_of("hlr", 0, id="failover-0", kind="failover", state="queued", ended_at=None)
+    other.slot = "failover:hlr"
+    installation.deployment.runs.create(other)
+    with pytest.raises(Busy):
+        installation.background.resume(row)
+    assert installation.deployment.runs.get("failover-1").state == "failed"
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_run_that_is_left_to_an_operator_is_begun_once_it_is_resumed(
+    installation: Installation,
+) -> None:
+    deployment = installation.deployment
+    failed(installation, state="running", ended_at=None, claim=MOST_CLAIMS, flow_version=1)
+    conductor = Conductor(deployment)
+
+    def is_ours() -> bool:
+        row = deployment.runs.get("failover-1")
+        return conductor._is_ours_to_do(row, kind_of(row.kind))
+
+    assert not is_ours()
+    installation.background.resume(deployment.runs.get("failover-1"))
+    assert is_ours()
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_queued_run_that_was_confirmed_long_ago_is_begun_once_it_is_resumed(
+    installation: Installation,
+) -> None:
+    deployment = installation.deployment
+    row = failed(installation, state="queued", ended_at=None, claim=0, started_at=time.time() - 9e4)
+    conductor = Conductor(deployment)
+    assert not conductor._is_ours_to_do(row, kind_of(row.kind))
+    installation.background.resume(row)
+    again = deployment.runs.get("failover-1")
+    assert conductor._is_ours_to_do(again, kind_of(row.kind))
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_an_abort_of_a_lost_run_is_left_to_the_service(installation: Installation) -> None:
+    row = failed(installation, state="running", ended_at=None)
+    installation.background.abort(row)
+    assert installation.deployment.runs.standing("failover-1") == (3, True)

@@ -43,7 +43,7 @@ def test_versions_are_discovered_without_a_token(clients: Clients) -> None:
 def test_a_microversion_is_understood_or_refused(clients: Clients, asked: str, status: int) -> None:
     answer = clients.user("demo").get("/v1/sites", headers={"OpenStack-API-Version": asked})
     assert answer.status_code == status
-    assert answer.headers["OpenStack-API-Version"] == "disaster-recovery 1.0"
+    assert answer.headers["OpenStack-API-Version"] == "disaster-recovery 1.1"
     assert "OpenStack-API-Version" in answer.headers["Vary"]
 
 

@@ -5,12 +5,9 @@ plans, copies of data.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from antipode.api.gate import Installation
-from antipode.errors import Busy
 from antipode.model.event import Event
 from antipode.operations import standing
 from tests.unit.api.conftest import Clients, Things, run_of
@@ -96,41 +93,51 @@ def test_only_an_admin_of_the_staff_deletes_a_recovery_point(
 
 
 @pytest.fixture
-def removed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What standing volumes were removed of."""
-    found: list[Any] = []
-
-    def remove(deployment: Any, vnf: str, site: str | None) -> dict[str, Any]:
-        found.append((vnf, site))
-        return {"vnf": vnf, "site": site or "site-b", "volumes": 2, "left": []}
-
-    monkeypatch.setattr(standing, "remove", remove)
-    return found
+def stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume stands at each site."""
+    one = {"volume": "standing-1", "stands_for": "volume-1"}
+    monkeypatch.setattr(standing, "volumes", lambda *_: [one])
 
 
-def test_standing_volumes_are_removed_when_that_is_confirmed(
-    clients: Clients, things: Things, removed: list[Any]
+@pytest.mark.usefixtures("stands")
+def test_the_removal_of_standing_volumes_is_a_run_that_is_confirmed(
+    clients: Clients, installation: Installation, things: Things
 ) -> None:
-    operator, path = clients.user("tenant-operator"), "/v1/vnfs/hlr/standing_volumes"
-    for query in ("", "?confirm=theirs", "?confirm="):
-        answer = operator.ask("DELETE", f"{path}{query}")
+    operator, path = clients.user("tenant-operator"), "/v1/vnfs/hlr/runs"
+    asked = {"kind": "standing-removal", "site": "site-b"}
+    for confirm in ({}, {"confirm": "theirs"}, {"confirm": ""}):
+        answer = operator.post(path, {"run": {**asked, **confirm}})
         assert answer.json()["error"]["kind"] == "not-confirmed"
-    assert clients.user("demo").ask("DELETE", f"{path}?confirm=hlr").status_code == 403
-    assert removed == []
-    answer = operator.ask("DELETE", f"{path}?confirm=hlr&site=site-b")
-    assert answer.json()["removed"]["volumes"] == 2
-    assert removed == [("hlr", "site-b")]
+    confirmed = {"run": {**asked, "confirm": "hlr"}}
+    assert clients.user("demo").post(path, confirmed).status_code == 403
+    assert installation.deployment.runs.open("hlr") == []
+    answer = operator.post(path, confirmed)
+    assert answer.status_code == 202
+    [row] = installation.deployment.runs.open("hlr")
+    assert answer.headers["Location"].endswith(f"/v1/runs/{row.id}")
+    assert (row.kind, row.state, row.request) == (asked["kind"], "queued", {"site": "site-b"})
 
 
+@pytest.mark.usefixtures("stands")
 def test_a_run_that_uses_standing_volumes_keeps_them(
-    clients: Clients, things: Things, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, installation: Installation, things: Things
 ) -> None:
-    def busy(*_: Any) -> None:
-        raise Busy("failover-1 of hlr has not ended")
+    failing = run_of("hlr", 2, kind="failover", id="failover-1", state="running", ended_at=None)
+    installation.deployment.runs.create(failing)
+    asked = {"run": {"kind": "standing-removal", "site": "site-b", "confirm": "hlr"}}
+    answer = clients.user("operator").post("/v1/vnfs/hlr/runs", asked)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "busy")
 
-    monkeypatch.setattr(standing, "remove", busy)
-    path = "/v1/vnfs/hlr/standing_volumes?confirm=hlr"
-    assert clients.user("operator").ask("DELETE", path).status_code == 409
+
+def test_one_vnf_is_checked_with_the_sites(clients: Clients, things: Things) -> None:
+    operator = clients.user("operator")
+    about = [
+        {one["check"] for one in operator.post(f"/v1/site_checks{query}").json()["checks"]}
+        for query in ("", "?vnf=hlr")
+    ]
+    assert about[1] - about[0] >= {"places of hlr"}
+    assert not any("hlr" in one for one in about[0])
+    assert operator.post("/v1/site_checks?vnf=none").status_code == 404
 
 
 def test_the_service_that_does_not_run_is_shown_so(

@@ -273,9 +273,8 @@ STANDS = {
 
 
 @pytest.fixture
-def standing_at_b(known: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A VNF with standing volumes and a datastore of which one site is lost; what is removed."""
-    removed: list[str] = []
+def standing_at_b(known: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VNF with standing volumes and a datastore of which one site is lost."""
     monkeypatch.setattr(standing, "sites_of", lambda *_: ["site-a", "site-b"])
 
     def volumes(deployment: Deployment, name: str, site: str | None) -> list[dict[str, Any]]:
@@ -283,38 +282,38 @@ def standing_at_b(known: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise SiteUnreachable("site-a does not answer")
         return [STANDS]
 
-    def remove(deployment: Deployment, name: str, site: str | None) -> dict[str, Any]:
-        removed.append(f"{name} {site}")
-        return {"vnf": name, "site": site, "volumes": 1, "left": []}
-
     monkeypatch.setattr(standing, "volumes", volumes)
-    monkeypatch.setattr(standing, "remove", remove)
-    return removed
 
 
-def test_standing_volumes_are_shown_with_a_site_lost(
-    known: House, standing_at_b: list[str]
-) -> None:
+@pytest.mark.usefixtures("standing_at_b")
+def test_standing_volumes_are_shown_with_a_site_lost(known: House) -> None:
     page = known.logged_in("demo").page("/vnfs/hlr/copies")
     assert "site-a does not answer" in page.words
     assert VOLUME in page.words and not page.all("b")
-    assert not any("standing/remove" in form["action"] for form in page.all("form"))
+    assert not any("standing-removal" in link["href"] for link in page.all("a"))
     whole = known.logged_in("demo").page("/vnfs/hlr")
     assert any(part.get("data-load", "").endswith("/copies") for part in whole.all("div"))
 
 
-def test_standing_volumes_are_removed_when_the_name_is_typed(
-    known: House, standing_at_b: list[str]
-) -> None:
-    path = "/vnfs/hlr/standing/remove"
+@pytest.mark.usefixtures("standing_at_b")
+def test_the_removal_of_standing_volumes_is_shown_before_it_begins(known: House) -> None:
     operator, member = known.logged_in("tenant-operator"), known.logged_in("demo")
-    given = {"site": "site-b", "typed": "hlr"}
-    assert member.post(path, {**given, "csrf": member.csrf()}).status_code == 403
-    assert operator.post(path, {**given, "csrf": "no"}).status_code == 403
-    operator.post(path, {**given, "typed": "smsc", "csrf": operator.csrf()})
-    assert standing_at_b == []
-    operator.post(path, {**given, "csrf": operator.csrf()})
-    assert standing_at_b == ["hlr site-b"]
+    offered = operator.page("/vnfs/hlr/copies").all("a")
+    [path] = [one["href"] for one in offered if "standing-removal" in one["href"]]
+    assert path.endswith("/vnfs/hlr/change/standing-removal?to=site-b")
+    plan = "/vnfs/hlr/change/standing-removal/plan?to=site-b"
+    assert member.get(plan).status_code == 403
+    assert "standing-1" in operator.page(plan).words
+
+
+def test_vaults_that_are_lost_are_named_where_that_matters(known: House) -> None:
+    operator = known.logged_in("operator")
+    for verb in ("failover", "fence", "reprotect", "dns-switch"):
+        page = operator.page(f"/vnfs/hlr/change/{verb}?lost=vault")
+        boxes = [one for one in page.all("input") if one.get("name") == "lost"]
+        assert boxes and all("checked" in one for one in boxes if one["value"] == "vault"), verb
+        [plan] = [one["data-load"] for one in page.all("div") if "data-load" in one]
+        assert "lost=vault" in plan
 
 
 # ---- changes that are looked at first ----

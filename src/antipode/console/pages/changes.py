@@ -19,7 +19,7 @@ from antipode.errors import (
     NotFound,
     PreflightFailed,
 )
-from antipode.model.vnf import NAME
+from antipode.model.vnf import NAME, Vnf
 from antipode.operations import forecasts, proposals
 from antipode.operations.forecasts import Foreseen
 from antipode.operations.proposals import Propose, Wish
@@ -59,12 +59,20 @@ OF_VNF: Mapping[str, About] = {
         "at",
         ("to", "point"),
     ),
+    "standing-removal": About(
+        "Remove the standing volumes of",
+        "Remove its standing volumes at a site. A failover there restores them from backups.",
+        "Remove them",
+        "at",
+        ("to",),
+        is_grave=True,
+    ),
     "dns-switch": About(
         "Switch the DNS records of",
         "Have its DNS records lead to where it is active.",
         "Switch",
         "to",
-        ("point",),
+        ("point", "lost"),
     ),
     "recovery-point-delete": About(
         "Delete a recovery point of",
@@ -79,7 +87,7 @@ OF_VNF: Mapping[str, About] = {
         "Recover it at another site. The site that it leaves is not called, unless you say so.",
         "Fail over",
         "to",
-        ("to", "point", "heads", "fence", "undo"),
+        ("to", "point", "heads", "fence", "undo", "lost"),
         is_grave=True,
     ),
     "drill": About(
@@ -97,7 +105,7 @@ OF_VNF: Mapping[str, About] = {
         "Cut off, stop and lock its old copy. The active copy is not touched.",
         "Fence",
         "at",
-        ("to",),
+        ("to", "lost"),
         is_grave=True,
     ),
     "reprotect": About(
@@ -105,7 +113,7 @@ OF_VNF: Mapping[str, About] = {
         "Fence its old copy, and protect it the other way round.",
         "Reprotect",
         "for a recovery at",
-        ("old_copy",),
+        ("old_copy", "lost"),
     ),
     "migrate": About(
         "Migrate",
@@ -144,7 +152,7 @@ OF_PLAN: Mapping[str, About] = {
         "Recover its VNFs, group after group. The site that they leave is not called.",
         "Fail over",
         "to",
-        ("to", "fence", "skip"),
+        ("to", "fence", "skip", "lost"),
         is_grave=True,
     ),
     "migrate": About(
@@ -189,7 +197,9 @@ def _dialog(asked: Asked) -> Response:
     name = _vnf_to(asked, verb)
     known, state = asked.deployment.vnfs.find(name), asked.deployment.states.find(name)
     active = state.active_site if state else (known.primary if known else None)
-    sites = [s for s in (known.sites if known else asked.deployment.config.sites) if s != active]
+    named = asked.form["to"]
+    every = known.sites if known else list(asked.deployment.config.sites)
+    sites = [s for s in every if s != active or s == named]
     about = OF_VNF[verb]
     points: list[tuple[str, str]] = []
     if "point" in about.fields:
@@ -208,10 +218,16 @@ def _dialog(asked: Asked) -> Response:
         form=asked.form,
         sites=sites,
         points=points,
+        vaults=_vaults(asked, known),
         options=[p.option for p in known.protections] if known else [],
         has_datastores=known is None or bool(known.datastores_of_volumes),
         plan_url=_plan_url(f"/vnfs/{name}/change/{verb}", asked, about, sites),
     )
+
+
+def _vaults(asked: Asked, vnf: Vnf | None) -> list[str]:
+    """The vaults that may be said to be lost: those of a VNF, or all."""
+    return list(vnf.vaults if vnf and vnf.vaults else asked.deployment.config.all_vaults)
 
 
 def _plan_url(path: str, asked: Asked, about: About, sites: Sequence[str]) -> str:
@@ -219,7 +235,8 @@ def _plan_url(path: str, asked: Asked, about: About, sites: Sequence[str]) -> st
     given = {field: form[field] for field in about.fields if form[field]}
     if "to" in about.fields and "to" not in given and sites and not path.startswith("/plans"):
         given["to"] = sites[0]
-    kept = [*given.items(), *(("lost", vault) for vault in form.all("lost"))]
+    given.pop("lost", None)
+    kept = [*given.items(), *(("lost", vault) for vault in form.all("lost") if vault)]
     return f"{ROOT}{path}/plan" + (f"?{urlencode(kept)}" if kept else "")
 
 
@@ -238,7 +255,7 @@ def _wish(asked: Asked) -> Wish:
         old_copy="remove" if old_copy == "remove" else "keep",
         undo_within_s=_seconds(form["undo"]),
         newest_heads=form["heads"] == "1",
-        lost_vaults=form.all("lost"),
+        lost_vaults=[vault for vault in form.all("lost") if vault],
         without_blocked=form["skip"] == "1",
     )
 
@@ -359,6 +376,7 @@ def _plan_dialog(asked: Asked) -> Response:
         form=asked.form,
         sites=["", *asked.deployment.config.sites],
         points=[],
+        vaults=_vaults(asked, None),
         plan_url=_plan_url(path, asked, about, []),
     )
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from antipode.console.pages.vnfs import part, vnf_of
 from antipode.console.web import Asked, route
-from antipode.errors import AntipodeError, InvalidInput
+from antipode.errors import AntipodeError
 from antipode.model.vnf import Vnf
 from antipode.operations import datastores, standing
 from antipode.operations.inspect import standing_summary
@@ -35,7 +35,7 @@ def _show(asked: Asked) -> Response:
         copies=copies,
         trouble=silent,
         progress=standing_summary(asked.deployment, known) if known else {},
-        may_remove=bool(stands) and asked.may("standing:delete", asked.project_of_vnf(name)),
+        may_remove=bool(stands) and asked.may_run("standing-removal", asked.project_of_vnf(name)),
     )
 
 
@@ -60,22 +60,4 @@ def _or_why(ask: Callable[[], list[Any]]) -> tuple[list[Any], list[str]]:
         return [], [str(error)]
 
 
-def _remove(asked: Asked) -> Response:
-    name = vnf_of(asked, "standing:delete")
-    back, site = f"/vnfs/{name}", asked.form["site"]
-    if site not in asked.deployment.config.sites:
-        raise InvalidInput("the form names no site")
-    if asked.form["typed"].strip() != name:
-        return asked.back_to(back, f"{name} was not typed, and nothing was changed", "warn")
-    try:
-        removed = standing.remove(asked.deployment, name, site)
-    except AntipodeError as error:
-        return asked.back_to(back, str(error), "bad")
-    left = f"; left: {', '.join(removed['left'])}" if removed["left"] else ""
-    return asked.back_to(back, f"{removed['volumes']} volumes that stood at {site} are gone{left}")
-
-
-ROUTES = [
-    route("/vnfs/{vnf}/copies", _show, is_long=True),
-    route("/vnfs/{vnf}/standing/remove", _remove, changes=True),
-]
+ROUTES = [route("/vnfs/{vnf}/copies", _show, is_long=True)]

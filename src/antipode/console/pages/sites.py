@@ -12,7 +12,7 @@ from antipode.console.web import Asked, route
 from antipode.errors import NotFound
 from antipode.model.vnf import Vnf
 from antipode.operations import forecasts
-from antipode.operations.site_check import check_all
+from antipode.operations.site_check import check
 
 
 def _list(asked: Asked) -> Response:
@@ -23,7 +23,7 @@ def _list(asked: Asked) -> Response:
 
 def _check(asked: Asked) -> Response:
     asked.must("site:check", None)
-    found = list(check_all(asked.deployment))
+    found = list(check(asked.deployment, []))
     return asked.page("sites.html", sites=seen(asked).sites, may_check=True, checks=found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from osc_lib.command import command
 
 from antipode_client.client import Client
-from antipode_client.osc.v1.begun import typed
+from antipode_client.osc.v1.begun import Run
 from antipode_client.osc.v1.tables import List, client_of, details
 from antipode_client.osc.v1.vnfs import OfVnf
 
@@ -57,23 +57,20 @@ class StandingList(OfVnf, List):
         return volumes
 
 
-class StandingDelete(OfVnf, command.ShowOne):
+class StandingDelete(Run):
     """Remove the standing volumes of a VNF at a site"""
+
+    kind = "standing-removal"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the site."""
         parser = super().get_parser(prog_name)
         _add_site(parser)
-        parser.add_argument("--yes", action="store_true", help="Do it without asking for the name")
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Shown:
-        """Have it confirmed, and ask for it."""
-        name, site = parsed_args.vnf, parsed_args.site
-        if not parsed_args.yes:
-            typed("VNF", name)
-        place = "vnfs", name, "standing_volumes"
-        return details(client_of(self).delete(*place, confirm=name, site=site)["removed"])
+    def body(self, asked: argparse.Namespace) -> Json:
+        """As the API takes it."""
+        return {"site": asked.site}
 
 
 class DatastoreList(OfVnf, List):

@@ -27,13 +27,21 @@ class _OfSite:
 
 
 class SiteCheck(List):
-    """Look whether the sites, vaults, backup stores and VNFs are as they have to be"""
+    """Look whether the sites, vaults and backup stores are as they have to be"""
 
     columns = ("check", "site", "ok", "needed", "detail")
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the VNF."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--vnf", metavar="<vnf>", help="Look, too, whether this VNF is ready at each site"
+        )
+        return parser
+
     def items(self, client: Client, asked: argparse.Namespace) -> Iterable[Json]:
         """The findings."""
-        found: list[Json] = client.post("site_checks", body={})["checks"]
+        found: list[Json] = client.post("site_checks", body={}, vnf=asked.vnf)["checks"]
         return found
 
 
