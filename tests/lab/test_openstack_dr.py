@@ -13,8 +13,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,29 @@ MEMBER, OPERATOR_OF_B = "site-a-tenant", "site-b-tenant"
 JSON = ("-f", "json")
 
 
-def test_openstack_dr_recovers_a_vnf_of_a_silent_site_by_tokens_of_the_other(
-    tmp_path: Path, site_a: Site, site_b: Site
+@contextmanager
+def silent(site: Site) -> Iterator[None]:
+    """Nothing reaches the site, and nothing of it comes, while the block runs."""
+    wan.isolate(site)
+    try:
+        yield
+    finally:
+        wan.rejoin(site)
+
+
+@contextmanager
+def dead(site: Site) -> Iterator[None]:
+    """No process of the site runs while the block does."""
+    lab("kill", site.name)
+    try:
+        yield
+    finally:
+        lab("revive", site.name)
+
+
+@pytest.mark.parametrize("lost", [silent, pytest.param(dead, marks=pytest.mark.last)])
+def test_openstack_dr_recovers_a_vnf_of_a_lost_site_by_tokens_of_the_other(
+    tmp_path: Path, site_a: Site, site_b: Site, lost: Callable[[Site], AbstractContextManager[None]]
 ) -> None:
     canary.remove(site_b)
     canary.create(site_a)
@@ -140,31 +161,13 @@ def test_openstack_dr_recovers_a_vnf_of_a_silent_site_by_tokens_of_the_other(
             assert made["state"] == "succeeded"
             refused = openstack(MEMBER, *failover, **here)
             assert (refused.returncode, "HTTP 403" in refused.stderr) == (1, True)
-            wan.isolate(site_a)
-            try:
+            with lost(site_a):
                 [vnf] = shown_by(openstack(OPERATOR_OF_B, "dr", "vnf", "list", *JSON))
                 assert (vnf["name"], vnf["active_site"]) == (VNF, site_a.name)
                 moved = shown_by(openstack(OPERATOR_OF_B, *failover, "--wait", *JSON))
                 [vnf] = shown_by(openstack(OPERATOR_OF_B, "dr", "vnf", "list", *JSON))
-            finally:
-                wan.rejoin(site_a)
+                canary.wait_for_records(site_b, 5)
             assert moved["recovery_point"] == made["recovery_point"]
             assert (vnf["active_site"], vnf["generation"]) == (site_b.name, 2)
-            canary.wait_for_records(site_b, 5)
     finally:
         canary.remove(site_b)
-
-
-@pytest.mark.last
-def test_users_of_the_site_that_is_left_are_known_while_the_other_is_dead(
-    tmp_path: Path, site_a: Site, site_b: Site
-) -> None:
-    desk = Desk(tmp_path / "desk", f"antipode-test-{time.time_ns()}")
-    desk.tell("vnf", "add", str(EXAMPLE))
-    with serving(desk) as url, registered(site_b, url):
-        lab("kill", site_a.name)
-        try:
-            [vnf] = shown_by(openstack(OPERATOR_OF_B, "dr", "vnf", "list", *JSON))
-        finally:
-            lab("revive", site_a.name)
-    assert vnf["name"] == VNF

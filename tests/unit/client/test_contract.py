@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from antipode_client.osc.v1 import plans, verbs
+from antipode_client.osc.v1 import copies, plans, verbs
 from antipode_client.osc.v1.tables import List
 from pydantic import TypeAdapter
 
@@ -44,6 +44,7 @@ EVERY_OPTION = {
     verbs.Undo: ["--yes"],
     verbs.Commit: ["--yes"],
     verbs.PointDelete: ["p-1", "--yes"],
+    copies.StandingDelete: ["--site", "site-b", "--yes"],
     verbs.StandingApply: ["--site", "site-b", "--recovery-point", "p-1"],
     verbs.DnsSwitch: ["--recovery-point", "p-1", "--lost-vault", "third", "--yes"],
 }
@@ -120,8 +121,6 @@ def test_each_command_calls_a_route_that_there_is(entry: Any, tmp_path: Path) ->
     if entry.name in ("dr_policy_set", "dr_plan_set"):
         (tmp_path / "gold").write_text("protections: []")
         arguments = ["gold", "--file", str(tmp_path / "gold")]
-    if entry.name == "dr_standing_delete":
-        arguments += ["--yes"]
     assert is_a_path(called(entry.load(), *arguments).call)
 
 
