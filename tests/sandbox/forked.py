@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from stevedore import ExtensionManager
+
 import antipode
 from antipode.cli import main
 from antipode.sandbox import demo
@@ -146,6 +148,7 @@ def _serve(folder: Path) -> None:
     for name in (*ours, *_LATE):
         if ".migrations" not in name and not name.endswith("__main__"):
             importlib.import_module(name)
+    ExtensionManager("antipode.none")  # it reads the entry points of all packages
     gc.freeze()  # what is there by now need not be looked through in each fork
     try:
         with _Server(folder) as server:

@@ -214,7 +214,9 @@ def test_what_keeps_a_pool_from_replicating(
     assert len([*here.problems(), *here.receives_not()]) == problems
 
 
-def test_a_daemon_that_is_dead_is_no_problem_of_a_site_that_only_sends(answers: Answers) -> None:
+def test_a_daemon_that_is_dead_is_no_problem_of_a_site_that_only_sends(
+    answers: Answers, tmp_path: Path
+) -> None:
     said = {
         "mirror pool info volumes": [0, {"mode": "image", "peers": [{}]}, ""],
         STATUS: [0, {"summary": {"daemon_health": "ERROR"}}, ""],
@@ -222,6 +224,7 @@ def test_a_daemon_that_is_dead_is_no_problem_of_a_site_that_only_sends(answers: 
     here = answers(said)
     assert list(here.problems()) == []
     assert len(list(here.receives_not())) == 1
+    assert calls(tmp_path).count("mirror pool info volumes") == 1
 
 
 def test_the_settings_of_a_storage_are_checked_by_its_driver() -> None:

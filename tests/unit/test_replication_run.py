@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -99,6 +101,23 @@ def test_a_point_is_made_of_states_and_nothing_is_backed_up(replicated: Replicat
     events = replicated.events("site-a", began)
     assert not [e for e in events if e.startswith(("backup", "delete"))]
     assert world.a.all_frozen == set()
+
+
+def test_the_storages_of_both_sites_are_asked_side_by_side(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, asked = threading.Barrier(2, timeout=300), set[str]()
+
+    def problems(storage: Any) -> Iterator[str]:
+        asked.add(storage.site)
+        both.wait()
+        return iter((f"of {storage.site}",))
+
+    monkeypatch.setattr(STORAGES.get(fakestorage.DRIVER), "problems", problems)
+    with pytest.raises(PreflightFailed) as refused:
+        replicated.world.protect()
+    assert asked == {"site-a", "site-b"}
+    assert refused.value.problems == ["of site-a", "of site-b"]
 
 
 def test_volumes_in_no_datastore_are_backed_up_in_the_same_point(replicated: Replicated) -> None:

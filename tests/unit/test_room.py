@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from antipode.engine.run import Run
 from antipode.errors import PreflightFailed
 from antipode.model.retention import Dated, Retention
 from antipode.model.room import Room
+from antipode.model.vnf import Vnf
+from antipode.runs import expire
+from antipode.transfer import expiry
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_expiry import VOLUMES, keep
@@ -87,6 +91,27 @@ def test_protections_go_on_for_ever_where_the_quota_has_room_for_one_point_more_
     for _ in range(8):
         world.protect()
     assert len(points.list_ids(world.here.vault, "v")) == last
+
+
+def test_points_are_read_for_room_only_where_it_gets_short(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def looking(run: Run, vnf: Vnf) -> expiry.Expiry:
+        looked.append(run.id)
+        return expiry_of(run, vnf)
+
+    expiry_of = expire.expiry_of
+    monkeypatch.setattr(expire, "expiry_of", looking)
+    keep(world, retention={"last": 9})
+    quota(world, 99 * VOLUMES)
+    world.protect()
+    world.protect()
+    assert looked == []
+    quota(world, 5 * VOLUMES)
+    world.protect()
+    assert looked
 
 
 def test_a_quota_without_room_is_named_before_anything_is_frozen(world: World) -> None:

@@ -13,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field
@@ -94,8 +95,7 @@ class RbdMirror(PromotableStorage):
 
     def problems(self) -> Iterator[str]:
         try:
-            info = self._asked("mirror", "pool", "info", self._settings.pool)
-            if info["mode"] == "disabled":
+            if self._mirroring_of_pool["mode"] == "disabled":
                 yield (
                     f"{self.label}: mirroring is not enabled for pool {self._settings.pool}; enable"
                     " it: rbd mirror pool enable POOL image"
@@ -105,7 +105,7 @@ class RbdMirror(PromotableStorage):
 
     def receives_not(self) -> Iterator[str]:
         # a daemon fetches what the other site has: that at the original site sends nothing
-        info = self._asked("mirror", "pool", "info", self._settings.pool)
+        info = self._mirroring_of_pool
         if info["mode"] == "disabled":
             return  # a problem by itself
         health = self._pool_status()["summary"].get("daemon_health", "UNKNOWN")
@@ -247,6 +247,11 @@ class RbdMirror(PromotableStorage):
 
     def _spec(self, image: str) -> str:
         return f"{self._settings.pool}/{image}"
+
+    @cached_property
+    def _mirroring_of_pool(self) -> Json:
+        """The mode and the peers of the pool: settings, which one look at a site asks for once."""
+        return self._asked("mirror", "pool", "info", self._settings.pool)
 
     def _pool_status(self, *options: str) -> Json:
         return self._asked("mirror", "pool", "status", self._settings.pool, *options)

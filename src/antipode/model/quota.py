@@ -21,6 +21,10 @@ class QuotaNeed(Model):
     def is_short(self) -> bool:
         return self.limit >= 0 and self.used + self.needed > self.limit
 
+    def is_near(self, times: int) -> bool:
+        """Whether there is room for what is needed, but not for `times` as much."""
+        return 0 <= self.limit < self.used + times * self.needed and not self.is_short
+
     def __str__(self) -> str:
         free = max(self.limit - self.used, 0)
         return (

@@ -695,23 +695,25 @@ class MakeRoom(ProtectTask):
         """Why all backups are full ones now: the chains that they end can go before the quota is
         exhausted, and could not any more after one more increment. Empty if that is not so.
         """
-        previous = self.job.earlier([v.id for v in topology.volumes])
         protection = self.job.request.vnf.protection(self.job.option.name)
-        if not previous or self.job.protecting.full or protection is None:
+        if self.job.protecting.full or protection is None:
             return ""
         if protection.keeps == ALL:
             return ""  # no chain ever goes
         plenty = protection.keeps.most + (protection.chain_ends.backups or AHEAD) + 1
+        scarce = [n for n in needs if n.resource in expiry.OF_BACKUPS and n.is_near(plenty)]
+        if not scarce:
+            return ""
+        previous = self.job.earlier([v.id for v in topology.volumes])
+        if not previous:
+            return ""
         now = datetime.now(UTC)
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
         since_s = max(min(point.age_s for point in previous.values()), 1.0)
         chains = {b.id for volume, point in previous.items() for b in point.chain(volume)}
         vault = expire.remembering(self.run.deployment, self.job.vault)
         looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=vault)
-        for need in (n for n in needs if n.resource in expiry.OF_BACKUPS):
-            free = need.limit - need.used
-            if need.limit < 0 or need.is_short or free >= plenty * need.needed:
-                continue
+        for need in scarce:
             new = {v.id: 1 if need.resource == "backups" else v.size_gib for v in topology.volumes}
             room, every = expiry.room(looking, need, new), timedelta(seconds=since_s)
             if room.lasts(first, chains, every) or not room.lasts(first, (), every):

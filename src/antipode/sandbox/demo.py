@@ -43,7 +43,9 @@ class Operator:
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS`; what it prints is to be read by `communicate`."""
         return subprocess.Popen(
-            [sys.executable, "-m", "antipode.cli.main", *arguments],
+            # -P: the entry points of all packages are kept for a path of modules, of which a folder
+            # that changes with each command must be no part
+            [sys.executable, "-P", "-m", "antipode.cli.main", *arguments],
             env=self.environment(),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from antipode.datastores import Storage, storage_at, storages_of
@@ -65,18 +68,13 @@ class ByReplication(Transfer):
             except InvalidInput as error:
                 yield str(error)
                 continue
-            yield from here.problems()
-            if elsewhere := [v for v in volumes if v.backend_host not in (None, here.host)]:
-                names = ", ".join(f"{v.name or v.id} ({v.backend_host})" for v in elsewhere)
-                yield f"volumes are not on {here.host}, which is {here.label}: {names}"
-                continue
-            try:
-                images = {here.image_of(v): v for v in volumes}
-            except AntipodeError as error:
-                yield str(error)
-                continue
-            for site in sites:
-                yield from _problems_at(site, name, images)
+            images, unknown = _images(here, volumes)
+            looks: list[Callable[[], Iterable[str]]] = [here.problems]
+            if not unknown:
+                looks += [partial(_problems_at, site, name, images) for site in sites]
+            with ThreadPoolExecutor(len(looks), "storage") as pool:  # each asks its own site
+                found = list(pool.map(lambda look: list(look()), looks))
+            yield from chain(*found, unknown)
 
     def needs(self, protecting: Protecting, topology: Topology) -> list[QuotaNeed]:
         replicated = _by_storage(protecting, topology)
@@ -176,6 +174,17 @@ def _others(topology: Topology, replicated: Mapping[str, Sequence[Volume]]) -> T
     ]
     others = topology.model_copy(update={"servers": servers})
     return others if others.volumes else None
+
+
+def _images(here: Storage, volumes: Sequence[Volume]) -> tuple[dict[str, Volume], list[str]]:
+    """The images of volumes, and why they are not known."""
+    if elsewhere := [v for v in volumes if v.backend_host not in (None, here.host)]:
+        names = ", ".join(f"{v.name or v.id} ({v.backend_host})" for v in elsewhere)
+        return {}, [f"volumes are not on {here.host}, which is {here.label}: {names}"]
+    try:
+        return {here.image_of(v): v for v in volumes}, []
+    except AntipodeError as error:
+        return {}, [str(error)]
 
 
 def _problems_at(site: Site, name: str, images: Mapping[str, Volume]) -> Iterator[str]:
