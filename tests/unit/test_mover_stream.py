@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 
 from antipode.change_stream import INDEX, Base
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, VolumeTaken
-from antipode.model.source import Delta
+from antipode.model.source import ChangeStream, Delta
 from antipode.mover.budget import Budget
-from antipode.mover.stream import Known, move_to_delta, read_stream
+from antipode.mover.stream import Known, move_to_delta, prove_stream, read_stream
+from antipode.recover.sources.change_stream import PROVIDER
 from antipode.vault.packer import Packer, Place
 from antipode.vault.verify import stored_delta
 from tests.unit.chunked import CONTAINER, Bytes, Kept
@@ -173,6 +176,35 @@ def test_a_stream_that_is_not_as_it_was_sealed_writes_nothing(
     with pytest.raises(RecoveryPointInvalid):
         moved(chain, store, standing)
     assert standing.writes == []
+
+
+@pytest.mark.parametrize("deed", [changed_pack, lost_pack, lost_base, exchanged_index])
+def test_a_deep_verification_finds_what_is_not_as_it_was_captured(
+    deed: Callable[[Store], None],
+) -> None:
+    store = Store()
+    source = Source(store)
+    source.capture((0, b"words" * 99))
+    chain = source.capture((9, b"others"))
+    of_stream = ChangeStream(volume_id="v", gib=1, deltas=list(chain))
+    recovery, volume = (
+        cast(Any, SimpleNamespace(go_on=lambda: None)),
+        cast(Any, SimpleNamespace(label="root")),
+    )
+    assert PROVIDER.unprovable(of_stream) is None
+    found = PROVIDER.prove(recovery, volume, of_stream, cast(Any, store))
+    assert (found.ok, found.bytes) == (True, 99 * 5 + 6)
+    deed(store)
+    assert not PROVIDER.prove(recovery, volume, of_stream, cast(Any, store)).ok
+
+
+def test_a_pack_that_changes_after_it_was_listed_is_found_by_a_deep_verification() -> None:
+    store = Store()
+    chain = Source(store).capture((0, b"words" * 99))
+    stream = read_stream(chain, store)
+    changed_pack(store)
+    with pytest.raises(RecoveryPointInvalid):
+        prove_stream(stream, store)
 
 
 def test_a_pack_that_changes_after_it_was_verified_is_refused_before_it_is_written() -> None:

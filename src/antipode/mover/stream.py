@@ -114,6 +114,29 @@ def read_stream(deltas: Sequence[Delta], store: Store) -> Streamed:
     return Streamed(deltas, indexes)
 
 
+def prove_stream(chain: Streamed, store: Store, go_on: Callable[[], None] = lambda: None) -> int:
+    """Compare all that a chain has with what was captured; the bytes of volumes that were compared.
+    One pack is held at a time.
+
+    Args:
+        go_on: called before each pack; what it raises ends the proof.
+
+    Raises:
+        RecoveryPointInvalid: an object is gone, or holds other bytes.
+        AntipodeError: the store does not answer.
+    """
+    compared = 0
+    for layer, index in enumerate(chain.indexes):
+        extents = sorted(index.extents, key=lambda e: e.pack)
+        for number, of_pack in groupby(extents, key=lambda e: e.pack):
+            go_on()
+            pack = _pack(chain, layer, number, store)
+            for extent in of_pack:
+                with _as_ours():
+                    compared += len(unpack(pack, extent))
+    return compared
+
+
 def move_to_delta(
     chain: Streamed,
     target: Target,

@@ -136,11 +136,14 @@ def _members(
 
 
 def comparable(point: RecoveryPoint, plan: RecoveryPlan) -> list[VolumePlan]:
-    """The volumes of a plan whose content can be compared with what was captured."""
+    """The volumes of a plan whose content can be compared with what was captured, once there are
+    backups of them.
+    """
     found = []
     for volume in plan.volumes:
         source = point.source_of(volume.source_id)
-        if PROVIDERS.get(source.kind).unprovable(source) is None:
+        provider = PROVIDERS.get(source.kind)
+        if not provider.proves_in_store and provider.unprovable(source) is None:
             found.append(volume)
     return found
 

@@ -347,7 +347,9 @@ class Check(task.Task):  # type: ignore[misc]
     def _problems(self) -> list[str]:
         point, site = self._job.point, self._job.site
         problems: list[str] = []
-        restored = [v for v in self._planned if PROVIDERS.get(v.source_kind).makes_volumes]
+        providers = {v.source_kind: PROVIDERS.get(v.source_kind) for v in self._planned}
+        making = {k for k, p in providers.items() if p.makes_volumes and not p.proves_in_store}
+        restored = [v for v in self._planned if v.source_kind in making]
         largest = max((v.size_gib for v in restored), default=0)
         # and a backup of the throw-away volume
         needed = Counter[str]()

@@ -28,6 +28,8 @@ class VolumeProvider(ABC):
     kind: ClassVar[str]
     makes_volumes: ClassVar[bool] = True
     """whether it provides volumes; else what a server boots from without one"""
+    proves_in_store: ClassVar[bool] = False
+    """whether a proof reads the store alone, and makes neither a volume nor a backup"""
     proves_by_store: ClassVar[bool] = True
     """whether the digests that `prove` compares with are in the backup store"""
     takes_turns: ClassVar[bool] = False

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from antipode.errors import AntipodeError, ResourceFailed
+from antipode import libraries
+from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
 from antipode.model.plan import VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, deltas_of
@@ -32,6 +33,7 @@ class FromChangeStreams(VolumeProvider):
     kind = "change-stream"
     volume_step = written.WrittenSteps.WRITE
     standing_step = StandingSteps.TAKE
+    proves_in_store = True
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         if not site.attaches:
@@ -84,9 +86,30 @@ class FromChangeStreams(VolumeProvider):
         return verify_deltas(volume, deltas_of(source), store)
 
     def unprovable(self, source: VolumeSource) -> str | None:
-        return (
-            "the bytes of a change stream are compared with their digests when the mover writes"
-            " them: a drill does so"
+        return None
+
+    def prove(
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
+    ) -> Finding:
+        """Fetch all of a stream, and compare each extent with its digest of the capture: the mover
+        writes no other bytes.
+        """
+        libraries.need("ijson", "mover", "a deep verification of change streams")
+        from antipode.mover.stream import prove_stream, read_stream
+
+        assert store is not None  # `proves_by_store`
+        deltas = deltas_of(source)
+        try:
+            compared = prove_stream(read_stream(deltas, store), store, recovery.go_on)
+        except RecoveryPointInvalid as error:
+            return Finding(volume=volume.label, backup=deltas[-1].id, ok=False, detail=str(error))
+        return Finding(
+            volume=volume.label,
+            backup=deltas[-1].id,
+            ok=True,
+            objects=sum(d.stored.objects for d in deltas),
+            bytes=compared,
+            detail="all extents of its change stream are in the store as they were captured",
         )
 
 
