@@ -22,7 +22,16 @@ from antipode.mover.job import Access, Outcome, VolumeJob
 from antipode.mover.release import let_go
 from antipode.sandbox.supervision import Sandbox
 from antipode.vault.verify import stored_objects
-from tests.contract.conftest import BACKUP, PATIENCE_S, STORE, Things, refused, storage, there
+from tests.contract.conftest import (
+    BACKUP,
+    PATIENCE_S,
+    STORE,
+    Machine,
+    Things,
+    refused,
+    storage,
+    there,
+)
 from tests.contract.test_backups import backup_of, record_of
 
 CONNECTOR = {
@@ -103,21 +112,22 @@ def mover(request: pytest.FixtureRequest, tmp_path: Path) -> ChildMover:
 
 
 def test_a_volume_that_nova_attaches_to_a_server_is_taken_until_the_guest_lets_it_go(
-    other_site: Site, other_things: Things
+    site: Site, things: Things, machine: Machine
 ) -> None:
-    server = helper_server(other_things)
-    volume = other_things.volume()["id"]
-    other_site.compute.attach_volume(server, volume)
-    watch = other_site.volumes.watch
-    watch.wait_for([volume], wanted=("in-use",), timeout_s=PATIENCE_S)
-    assert list(other_site.attachments.of(volume).values()) == [server]
-    again = refused(lambda: other_site.compute.attach_volume(server, volume))
+    volume = things.volume()["id"]
+    site.compute.attach_volume(machine.id, volume)
+    watch = site.volumes.watch
+    found = watch.wait_for([volume], wanted=("in-use", "available"), timeout_s=PATIENCE_S)
+    assert found[volume]["status"] == "in-use"  # it was reserved before the answer
+    assert list(site.attachments.of(volume).values()) == [machine.id]
+    again = refused(lambda: site.compute.attach_volume(machine.id, volume))
     assert again.status in (400, 409)
-    assert refused(lambda: other_site.attachments.create(volume, CONNECTOR)).status == 400
-    assert let_go(other_site, volume, server, PATIENCE_S)
-    assert there(other_site.volumes.volume(volume))["status"] == "available"
-    assert other_site.attachments.of(volume) == {}
-    other_site.compute.detach_volume(server, volume)  # once more
+    assert refused(lambda: site.attachments.create(volume, CONNECTOR)).status == 400
+    assert not let_go(site, volume, None, PATIENCE_S)  # it is another server's
+    assert let_go(site, volume, machine.id, PATIENCE_S)
+    assert there(site.volumes.volume(volume))["status"] == "available"
+    assert site.attachments.of(volume) == {}
+    site.compute.detach_volume(machine.id, volume)  # once more
 
 
 def helper_server(things: Things) -> str:
