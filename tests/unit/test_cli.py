@@ -235,6 +235,7 @@ def test_a_name_that_does_not_exist_ends_with_2(
         ["protect", "hlr\n"],
         ["sandbox", "up", "--latency", "nan"],
         ["sandbox", "up", "--latency", "-1"],
+        ["sandbox", "up", "--api", "70000"],
     ],
 )
 def test_an_argument_that_cannot_be_ends_with_2(antipode: Antipode, arguments: list[str]) -> None:

@@ -91,6 +91,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A port of TCP."""
+    if (found := count(text)) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: the highest is 65535")
+    return found
+
+
 LONGEST_S = 7 * 86400.0
 
 

@@ -69,7 +69,11 @@ class SandboxStatus(SandboxCommand):
 class SandboxUp(SandboxCommand):
     """Start two embedded sites, with the example VNF at site-a; a site that runs stays as it is."""
 
-    examples = ("antipode sandbox up", "antipode sandbox up --latency 0 --directory /tmp/sites")
+    examples = (
+        "antipode sandbox up",
+        "antipode sandbox up --latency 0 --directory /tmp/sites",
+        "antipode sandbox up --api 9871",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -80,13 +84,19 @@ class SandboxUp(SandboxCommand):
             help="multiply all latencies of the sites (0: none)",
         )
         parser.add_argument("--no-vnf", action="store_true", help="make no example VNF")
+        parser.add_argument(
+            "--api",
+            type=arguments.port,
+            metavar="PORT",
+            help="have antipode serve answer to the REST API, with the console, at this port",
+        )
         return parser
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
         from antipode.sandbox import canary, desk
 
         sandbox.up(parsed_args.latency)
-        desk.write(sandbox)
+        desk.write(sandbox, port=parsed_args.api)
         if not parsed_args.no_vnf:
             canary.have_at_one_site(sandbox)
         lines = [
@@ -94,6 +104,13 @@ class SandboxUp(SandboxCommand):
             f"export ANTIPODE_CONFIG={sandbox.directory / desk.CONFIGURATION}",
             f"antipode vnf add {sandbox.directory / desk.VNF_FILE}",
         ]
+        if parsed_args.api is not None:
+            url = f"http://127.0.0.1:{parsed_args.api}"
+            lines += [
+                "antipode serve &",
+                f"export OS_DISASTER_RECOVERY_ENDPOINT_OVERRIDE={url}",
+                "openstack --os-cloud site-b-staff dr vnf list",
+            ]
         print(
             "To work with them:", *(f"  {line}" for line in lines), sep="\n", file=self.app.stderr
         )

@@ -42,6 +42,12 @@ class Serve(TextCommand):
         return 0
 
 
+GIVES_WAY = 5
+"""By how much a process that only answers to the API is nicer than those that carry runs out: where
+processors are short, clients that poll wait, and no protection does.
+"""
+
+
 class Api(TextCommand):
     """Answer to the REST API until SIGTERM, beside services that execute the runs."""
 
@@ -55,6 +61,7 @@ class Api(TextCommand):
                 " projects"
             )
         stop = _stopped_by_signals()
+        os.nice(GIVES_WAY)
         with _api(deployment):
             stop.wait()
         return 0

@@ -36,12 +36,13 @@ CONFIGURATION = "antipode.yaml"
 VNF_FILE = "canary.yaml"
 
 
-def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
+def write(sandbox: Sandbox, third: Sandbox | None = None, port: int | None = None) -> None:
     """Write the three files over earlier ones; the database beside them stays.
 
     Args:
         third: a third place, whose object storage has the vault and the backups; by default that
             of one of the sites has.
+        port: of loopback, at which a service answers to the API; None: at none.
     """
     folder = sandbox.directory
     clouds: dict[str, Any] = {}
@@ -49,6 +50,7 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
         known = sandbox.settings(site)
         clouds[f"{site}-admin"] = _entry(known, "admin", "admin")
         clouds[f"{site}-tenant"] = _entry(known, TENANT, PROJECT)
+        clouds[f"{site}-staff"] = _entry(known, "operator", STAFF)
         clouds[site] = _entry(known, OPERATOR, PROJECT)
     store = (third or sandbox).settings(STORE)
     clouds[f"{STORE}-backup" if third is None else THIRD] = _entry(store, BACKUP, BACKUP)
@@ -66,6 +68,8 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
         antipode["sites"][site]["changes"] = [_pool(sandbox, site)]
     there = {site: _pool(sandbox, site) for site in SITES}
     antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": there}}
+    if port is not None:
+        antipode["api"] = api(port)
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))
 
