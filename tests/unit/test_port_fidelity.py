@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -80,6 +81,18 @@ def test_a_port_comes_back_with_all_that_neutron_takes(here: FakeCloud, there: F
         **{k: v for k, v in RICH.items() if k != "tags"},
         "qos_policy_id": "qos-b",
     }
+
+
+def test_networks_and_security_groups_are_read_side_by_side(
+    here: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, networks = threading.Barrier(2, timeout=300), here.site.networks
+    for name in ("networks", "security_groups"):
+        read = getattr(networks, name)
+        monkeypatch.setattr(networks, name, lambda *of, read=read: (both.wait(), read(*of))[1])
+    found = discover(VNF, here.site)
+    assert found.networks
+    assert found.security_groups
 
 
 def test_our_marks_cost_a_port_neither_its_description_nor_its_tags(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -115,11 +116,13 @@ class _Names:
     """What ports name by ids, and the models of the ports."""
 
     def __init__(self, site: Site, ports: Sequence[Json]) -> None:
-        listed = site.networks.networks({p["network_id"] for p in ports})
+        with ThreadPoolExecutor(1, "security-groups") as pool:
+            groups = pool.submit(site.networks.security_groups, site.project_id)
+            listed = site.networks.networks({p["network_id"] for p in ports})
+            self._networks = {n["id"]: n for n in listed}
+            self._subnets = {s["id"]: s for s in site.networks.subnets(self._networks)}
         self._site = site
-        self._networks = {n["id"]: n for n in listed}
-        self._subnets = {s["id"]: s for s in site.networks.subnets(self._networks)}
-        self._all_groups = site.networks.security_groups(site.project_id)
+        self._all_groups = groups.result()
         self._groups = {g["id"]: g["name"] for g in self._all_groups}
         self._used_groups = {g for p in ports for g in p.get("security_groups", [])}
         has_qos = any(row.get("qos_policy_id") for row in (*ports, *listed))
