@@ -5,7 +5,9 @@ programs, and its XML-RPC interface.
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -91,6 +93,11 @@ def stop(site: Site, names: Sequence[str]) -> None:
         f"{', '.join(alive)} of {site.name} ended",
         timeout=180,
     )
+
+
+def send(site: Site, name: str, number: signal.Signals) -> None:
+    """Send a signal to all processes of a program that runs."""
+    os.killpg(inside.pids(site)[processes(site)[name]["pid"]], number)
 
 
 def stop_all(site: Site) -> None:

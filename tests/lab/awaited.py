@@ -5,13 +5,10 @@ all members frozen.
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Mapping
 from typing import Self
 
-from lab import inside, supervision
-from lab.site import Site
+from lab import supervision
 from lab.witness import Witness
 
 
@@ -20,13 +17,8 @@ class AwaitedWitness(Witness):
     so.
     """
 
-    def __init__(self, site: Site, servers: Mapping[str, str]) -> None:
-        super().__init__(site, servers)
-        # of the group of processes that its supervisor has made
-        self._cinder_volume = inside.pids(site)[supervision.processes(site)["cinder-volume"]["pid"]]
-
     def __enter__(self) -> Self:
-        os.killpg(self._cinder_volume, signal.SIGSTOP)
+        supervision.send(self._site, "cinder-volume", signal.SIGSTOP)
         return super().__enter__()
 
     def look(self) -> dict[str, int] | None:
@@ -40,4 +32,4 @@ class AwaitedWitness(Witness):
         super().__exit__(*raised)
 
     def _let_go(self) -> None:
-        os.killpg(self._cinder_volume, signal.SIGCONT)
+        supervision.send(self._site, "cinder-volume", signal.SIGCONT)

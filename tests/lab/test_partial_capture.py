@@ -5,7 +5,6 @@ never sees the active one pause, and both come back after every process of site-
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 from antipode.sandbox.members import PAIR
-from lab import canary, inside, pair, power, supervision
+from lab import canary, pair, power, supervision
 from lab.desk import EXAMPLE, PROJECT, Desk
 from lab.services import identity, tenant
 from lab.site import SITES, Site
@@ -84,8 +83,7 @@ def protect_and_look(desk: Desk, servers: dict[str, str], site: Site) -> int:
     Cinder makes no snapshot before it has been seen that this member stands still and is frozen,
     and that the active one makes records.
     """
-    cinder_volume = inside.pids(site)[supervision.processes(site)["cinder-volume"]["pid"]]
-    os.killpg(cinder_volume, signal.SIGSTOP)
+    supervision.send(site, "cinder-volume", signal.SIGSTOP)
     try:
         process = desk.start("protect", VNF, stderr=subprocess.PIPE)
         standby, active = servers[str(STANDBY.name)], servers[str(ACTIVE.name)]
@@ -96,7 +94,7 @@ def protect_and_look(desk: Desk, servers: dict[str, str], site: Site) -> int:
         assert not is_frozen(site, active)
         assert (pair.durable(site, STANDBY), is_frozen(site, standby)) == (last, True)
     finally:
-        os.killpg(cinder_volume, signal.SIGCONT)
+        supervision.send(site, "cinder-volume", signal.SIGCONT)
     _, said = process.communicate(timeout=1200)
     assert process.returncode == 0, said
     return last

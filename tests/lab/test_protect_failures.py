@@ -41,6 +41,12 @@ def snapshots(site: Site) -> set[str]:
     return {s.id for s in identity.connect(site, "antipode", PROJECT).block_storage.snapshots()}
 
 
+def backups(site: Site) -> dict[str, str]:
+    """id -> status"""
+    storage = identity.connect(site, "antipode", PROJECT).block_storage
+    return {b.id: str(b.status) for b in storage.backups(details=True)}
+
+
 def assert_nothing_was_made(desk: Desk, site: Site, before: set[str]) -> None:
     assert desk.ask("recovery-point", "list", VNF) == []
     assert snapshots(site) == before
@@ -245,3 +251,33 @@ def test_when_antipode_is_killed_inside_the_window_the_members_are_thawed_all_th
     desk.tell("vnf", "add", str(EXAMPLE))
     desk.tell("protect", VNF)  # collects what the killed one left
     assert snapshots(site_a) == before
+
+
+def test_a_cinder_backup_that_is_killed_in_its_backups_costs_the_run_and_no_earlier_point(
+    desk: Desk, site_a: Site, servers: dict[str, str]
+) -> None:
+    desk.tell("vnf", "add", str(EXAMPLE))
+    first = desk.ask("protect", VNF)["recovery_point"]
+    before, snapshots_before = backups(site_a), snapshots(site_a)
+    canary.fill(site_a, 50)
+    process = desk.start(
+        "protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        wait_until(lambda: "creating" in backups(site_a).values(), "a backup is made", timeout=300)
+        supervision.send(site_a, "cinder-backup", signal.SIGKILL)  # its supervisor starts it again
+        _, said = process.communicate(timeout=1200)
+    finally:
+        process.kill()
+        subprocess.run([sys.executable, "-m", "lab", "up"], check=True)
+    assert process.returncode == 1, said
+    assert "could not be backed up" in said or "incomplete backup reset" in said
+    assert not any(is_frozen(site_a, server) for server in servers.values())
+    assert [p["id"] for p in desk.ask("recovery-point", "list", VNF)] == [first]
+    assert (backups(site_a), snapshots(site_a)) == (before, snapshots_before)
+    desk.tell("recovery-point", "verify", VNF)
+
+    again = desk.ask("protect", VNF)
+    assert again["incremental"], "the backups of the first point are built on"
+    assert len(desk.ask("recovery-point", "list", VNF)) == 2
+    desk.tell("recovery-point", "verify", VNF)
