@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways in of the bench: rounds of the three clients, interleaved; the table, the goals and
-build/bench.json.
+build/bench.json, or build/bench-10-volumes.json of a VNF with so many.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
-from bench import engine, tidy, verdict
+from bench import engine, tidy, verdict, volumes
 from bench.clients import Act, Antipode, Client, CommandLine, Floor, remove_vault
 from bench.cloud import Cloud, Failed
 from bench.floor import discover, read_vnf, stop
@@ -181,10 +181,18 @@ def main() -> int:
         choices=[a for a in ACTS if a],
         help="measure only this (recover: from full backups)",
     )
+    parser.add_argument(
+        "--volumes",
+        type=int,
+        default=volumes.OWN,
+        help=f"how many the VNF has, {volumes.OWN} or more (default {volumes.OWN})",
+    )
     parser.add_argument("--cold", action="store_true", help="no untimed turn first")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     parser.add_argument("-f", "--format", choices=["table", "json"], default="table")
     options = parser.parse_args()
+    if options.volumes < volumes.OWN:
+        parser.error(f"--volumes: the VNF has {volumes.OWN} by itself")
     signal.signal(signal.SIGTERM, stop)
     folder = BUILD / "bench"
     shutil.rmtree(folder, ignore_errors=True)
@@ -193,6 +201,7 @@ def main() -> int:
     try:
         say(f"the VNF at {vnf.primary}, with {FILL_MIB} MiB of random data on each data volume")
         canary.create(SITES[vnf.primary])
+        volumes.have(SITES[vnf.primary], options.volumes, FILL_MIB)
         found = find(vnf)
         canary.fill(SITES[vnf.primary], FILL_MIB)
     except (ClientException, Failed, LabError, NotMeasured) as error:
@@ -215,7 +224,8 @@ def main() -> int:
             "gib": sum(v["size"] for v in found.volumes),
         },
     }
-    (BUILD / "bench.json").write_text(json.dumps(document, indent=1))
+    name = "bench" if options.volumes == volumes.OWN else f"bench-{options.volumes}-volumes"
+    (BUILD / f"{name}.json").write_text(json.dumps(document, indent=1))
     middle = verdict.medians(samples)
     verdicts = verdict.judge(middle)
     if options.format == "json":
