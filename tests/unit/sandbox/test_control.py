@@ -33,7 +33,9 @@ def answered(headers: dict[str, str]) -> tuple[int, bool]:
         hypervisor: Any = SimpleNamespace(seen=list)
         gate: Any = SimpleNamespace(calls={})
         storage: Any = SimpleNamespace(volumes={})
-        control = Control("site-a", conditions, gate, hypervisor, storage, Types(storage))
+        servers: Any = SimpleNamespace()
+        types = Types(storage)
+        control = Control("site-a", conditions, gate, hypervisor, storage, types, servers)
         async with TestClient(TestServer(control.application())) as client:
             answer = await client.post("/isolate", headers=headers)
             return answer.status, conditions.isolated
