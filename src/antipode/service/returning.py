@@ -168,11 +168,12 @@ class Returning:
             return
         self._end_those_that_wait(vnf.vnf)
         row = fence.requested(standing.state, self.site, by_policy=True)
+        run = row.id
+        enqueue(self._deployment, row)
         LOG.warning(
             "the old copy of VNF %s at %s is going to be fenced by %s: %s",
-            *(vnf.vnf, self.site, row.id, ", ".join(seen.unfenced)),
+            *(vnf.vnf, self.site, run, ", ".join(seen.unfenced)),
         )
-        enqueue(self._deployment, row)
 
     def _end_those_that_wait(self, vnf: str) -> None:
         """Have a fencing of an operator end that waits for an answer: it is in the way of ours."""
