@@ -26,6 +26,19 @@ def what_is_there(site: Site) -> dict[str, set[str]]:
     }
 
 
+def copies(site: Site) -> list[tuple[str, bool]]:
+    """The status of each server of the VNF, and whether it is locked."""
+    cloud = identity.connect(site, "antipode", PROJECT)
+    return [(s.status, s.is_locked) for s in cloud.compute.servers()]
+
+
+def ports_up(site: Site) -> list[bool]:
+    """Of each port of the VNF's servers, whether its administrative state is up."""
+    cloud = identity.connect(site, "antipode", PROJECT)
+    servers = [s.id for s in cloud.compute.servers()]
+    return [p.is_admin_state_up for s in servers for p in cloud.network.ports(device_id=s)]
+
+
 def root_disk_copies(site: Site) -> list[Any]:
     """The images that hold root disks of members that boot from an image, for their recovery."""
     images = identity.connect(site, "antipode", PROJECT).image.images()

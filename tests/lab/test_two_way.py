@@ -27,6 +27,7 @@ from lab.services import identity
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.tenant import PROJECT
 from lab.site import BACKUP_STORE, SITES, Site
+from tests.lab.holdings import copies
 from tests.lab.substitute import own, substituted
 from tests.lab.with_replication import add_replication
 
@@ -95,12 +96,6 @@ def assert_nothing_was_lost(left: Site, reached: Site, last_boots: dict[str, int
     for report in (written, there):
         assert report.consistent, json.dumps(report.as_json(), indent=1)
     assert recovered_last(there, last_boots) == recovered_last(written, last_boots)
-
-
-def copies(site: Site) -> list[tuple[str, bool]]:
-    """The status of each server of the VNF, and whether it is locked."""
-    cloud = identity.connect(site, "antipode", PROJECT)
-    return [(s.status, s.is_locked) for s in cloud.compute.servers()]
 
 
 def volumes(site: Site) -> int:
