@@ -45,7 +45,7 @@ def dns() -> Iterator[Bind]:
 
 @pytest.fixture
 def desk(dns: Bind, tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    """The canary works at site-a, where its name leads; in the end it is at neither site."""
+    """The canary works at site-a; in the end it is at neither site."""
     for site in SITES.values():
         canary.remove(site)
     canary.create(SITES["site-a"])
@@ -58,7 +58,6 @@ def desk(dns: Bind, tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[D
     desk.configuration.write_text(yaml.safe_dump(known, sort_keys=False))
     record = {"name": NAME, "type": "CNAME", "targets": TARGETS}
     desk.tell("vnf", "add", str(vnf_file(dns=[record], on_return="fence")))
-    desk.tell("dns", "switch", VNF, "--yes")
     yield desk
     for site in SITES.values():
         canary.remove(site)
@@ -71,8 +70,9 @@ def leads_to(dns: Bind, site: Site) -> bool:
 def test_a_copy_that_is_fenced_before_the_failover_works_again_once_that_is_undone(
     desk: Desk, dns: Bind, site_a: Site, site_b: Site
 ) -> None:
-    assert leads_to(dns, site_a)
     made = protect(desk)
+    desk.tell("dns", "switch", VNF, "--yes")
+    assert leads_to(dns, site_a)
     done = desk.ask(*FAILOVER, "--fence", "--undo-within", "1h")
     assert done["fence"]["not_fenced"] == []
     assert (copies(site_a), copies(site_b)) == (FENCED, WORKING)
