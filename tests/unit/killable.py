@@ -377,7 +377,7 @@ def do(job: dict[str, Any]) -> None:
 
 def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
     """What else the test replaces for one job."""
-    compares = ("verify", "drill")
+    compares = ("verify", "drill", "plan drill", "plan-drill")
     if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
         yield deployment.Deployment, "store", lambda *_: AskedStore()
         yield deployment.Deployment, "store_of", lambda *_: AskedStore()
@@ -441,8 +441,9 @@ def do_as_patched(job: dict[str, Any]) -> None:
                 execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
-        case "plan failover":
-            prepared_plan = plans.prepare(here, a_plan(job["vnf"]), "failover")
+        case "plan failover" | "plan drill" | "plan migrate":
+            verb = what.removeprefix("plan ")
+            prepared_plan = plans.prepare(here, a_plan(job["vnf"]), verb)
             row = plans.request(prepared_plan)
             plans.carry_out(here, prepared_plan.kind, row, Unobserved())
         case "dns switch":

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -37,6 +37,7 @@ from antipode.model.dns import RecordSet
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
+from antipode.store.tables import RunRow
 from antipode.vault import PROBE, generations, reserve, sealing
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
@@ -537,9 +538,9 @@ def moving(stage: Stage) -> Stage:
     return stage
 
 
-def planned(stage: Stage) -> Stage:
+def planned(stage: Stage, what: str) -> Stage:
     """Have a plan be what is killed, whose VNFs are runs, too."""
-    stage.kind = "plan-failover"
+    stage.kind = what.replace(" ", "-")
     return stage
 
 
@@ -651,7 +652,7 @@ def picture(stage: Stage) -> dict[str, Any]:
     names = {run.id: "RUN", run.id.partition("-")[2]: "POINT"}
     every = sorted(deployment.runs.all(VNF.vnf), key=lambda r: r.started_at)
     names |= {r.id: f"EARLIER {n}" for n, r in enumerate(every) if r.started_at < run.started_at}
-    mine = [r for r in every if part_of(r) == run.id]
+    mine = parts_within(every, run.id)
     for number, part in enumerate(mine):
         names |= {part.id: f"PART {number}", part.id.partition("-")[2]: f"POINT {number}"}
     deployment.database.dispose()
@@ -660,6 +661,16 @@ def picture(stage: Stage) -> dict[str, Any]:
             re.sub(r"antipode:key=\w{32}|(?<=\"backup_id\": )\"[\w-]+\"", "0", json.dumps(shown))
         )
     return renamed(shown, names)
+
+
+def parts_within(runs: Sequence[RunRow], whole: str) -> list[RunRow]:
+    """The parts of a run, and theirs, of runs in the order in which they began."""
+    wholes, found = {whole}, []
+    for run in runs:
+        if part_of(run) in wholes:
+            wholes.add(run.id)
+            found.append(run)
+    return found
 
 
 def clouds(stage: Stage) -> dict[str, Any]:
@@ -889,7 +900,7 @@ def matrices(
                     "reprotect": lambda: reprotecting(stages()),
                     "undo": lambda: undoing(stages()),
                     "commit": lambda: committing(stages()),
-                    "plan failover": lambda: planned(stages()),
+                    **{verb: lambda: planned(stages(), what) for verb in PLANS},
                     "old copy removal": lambda: fenced(stages()),
                     "dns switch": lambda: led_elsewhere(stages()),
                 }.get(what, stages),
@@ -907,6 +918,7 @@ FROM_HEADS = "failover from heads"
 IMAGED = "protect by server-snapshot, from an image"
 GROUPED = "protect of a volume group"
 PARTIAL, TO_CLONES = "protect of the standby", "failover to clones"
+PLANS = ("plan failover", "plan drill", "plan migrate")
 COMMANDS = (
     "protect",
     "protect by server-snapshot",
@@ -926,7 +938,7 @@ COMMANDS = (
     "reprotect",
     "failover that fences",
     "undo",
-    "plan failover",
+    *PLANS,
     PARTIAL,
     TO_CLONES,
     GROUPED,
@@ -938,6 +950,8 @@ SPARSE = {
     "failover that fences": 5,
     "undo": 5,
     "plan failover": 5,
+    "plan drill": 7,
+    "plan migrate": 11,
     FROM_STATES: 3,
     PARTIAL: 3,
     TO_CLONES: 3,
@@ -957,6 +971,7 @@ AT_THE_BACKUP_SITE = (
         "drill",
         "drill cleanup",
         "plan failover",
+        "plan drill",
     ),
     "dns switch",  # at no site
 )
@@ -972,7 +987,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9, 9, 0)
+    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 15, 19, 9, 9, 9, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
