@@ -333,7 +333,8 @@ def test_a_server_that_left_the_vnf_after_an_undo_is_not_of_its_old_copy(
 ) -> None:
     def point(**servers: str) -> Any:
         found = [SimpleNamespace(id=i, name=name) for i, name in servers.items()]
-        return SimpleNamespace(topology=SimpleNamespace(servers=found, unattached=[], volumes=[]))
+        empty: Any = {"unattached": [], "volumes": [], "vip_ports": []}
+        return SimpleNamespace(topology=SimpleNamespace(servers=found, **empty))
 
     def moved_to(generation: int, site: str, former: str) -> Any:
         names = {"run": f"run-{generation}", "site": site, "former_site": former}
