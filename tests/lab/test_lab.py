@@ -110,9 +110,11 @@ def test_nothing_of_the_backup_site_names_the_other(site_a: Site, site_b: Site) 
         ["grep", "-rlF", site_a.address, str(site_b.etc)], capture_output=True, text=True
     )
     names = {Path(hit).name for hit in hits.stdout.splitlines()}
-    # replication names its peer by nature: in a realm, and as arguments of its programs
+    # replication names its peer by nature: in a realm, as arguments of its programs, and where
+    # Cinder finds the cluster to which its back end may fail over
+    by_nature = {"container-sync-realms.conf", "supervisord.conf", f"{site_a.name}.conf"}
     replicates = extras.has(site_b, extras.REPLICATION)
-    assert names == ({"container-sync-realms.conf", "supervisord.conf"} if replicates else set())
+    assert names == (by_nature if replicates else set())
 
 
 @pytest.mark.core
