@@ -27,6 +27,7 @@ from lab.services import identity
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.tenant import PROJECT
 from lab.site import BACKUP_STORE, SITES, Site
+from lab.waiting import wait_until
 from tests.lab.holdings import copies
 from tests.lab.substitute import own, substituted
 from tests.lab.with_replication import add_replication
@@ -152,3 +153,44 @@ def test_there_and_back_and_there_again_not_one_record_is_lost(
         (listed,) = desk.ask("vnf", "list")
         assert (listed["active_site"], listed["generation"]) == (there.name, generation)
         here = there
+
+
+def test_after_a_failover_that_asks_the_vnf_is_protected_the_other_way_round(
+    canary_at_a: None,
+    site_a: Site,
+    site_b: Site,
+    vnf_file: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    desk = two_way(tmp_path / "desk")
+    log = tmp_path / "steps"
+    steps = [
+        {"name": "sure", "before": "all", "on": "failover", "prompt": "Is the site lost?"},
+        {"name": "note", "after": "all", "command": ["sh", "-c", f"echo {{site}} >> {log}"]},
+    ]
+    desk.tell("vnf", "add", str(vnf_file(**file_of("quiesced-snapshot"), steps=steps)))
+    canary.wait_for_records(site_a, 20)
+    desk.tell("protect", VNF)
+
+    def asks() -> bool:
+        return "waiting for input" in {run["state"] for run in desk.ask("run", "list")}
+
+    command = ("failover", VNF, "--to", site_b.name, "--fence", "--yes")
+    with desk.start(*command) as failover:
+        wait_until(asks, "it asks", 600, 2)
+        assert copies(site_b) == []
+        [run] = [r["run"] for r in desk.ask("run", "list") if r["kind"] == "failover"]
+        desk.tell("run", "answer", run, "sure", "--yes")
+        assert failover.wait(1800) == 0
+    assert log.read_text().split() == [site_b.name]
+    canary.wait_for_records(site_b, 20)
+
+    with backups_at(site_a, tmp_path):
+        record = desk.ask("reprotect", VNF, "--old-copy", "remove", "--yes", timeout=1800)
+    assert record["recoverable"] and record["missing"] == []
+    assert copies(site_a) == []
+    assert volumes(site_a) == 0
+    assert copies(site_b) == [("ACTIVE", False)] * len(MEMBERS)
+    newest = desk.ask("recovery-point", "list", VNF)[-1]
+    assert (newest["id"], newest["generation"]) == (record["recovery_point"], 2)
+    desk.tell("recovery-point", "verify", VNF, newest["id"])
