@@ -7,13 +7,10 @@ found out in a recovery.
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from importlib.util import find_spec
 
 from antipode.errors import AntipodeError, InvalidInput
 
@@ -51,9 +48,6 @@ NOTIFICATIONS = (
 """What a receiver of events on a message bus uses: its public notifier hides what is not sent."""
 
 
-_arranging = threading.Lock()
-
-
 def need(package: str, extra: str, user: str) -> None:
     """See that a package of an extra is installed.
 
@@ -67,24 +61,6 @@ def need(package: str, extra: str, user: str) -> None:
         raise InvalidInput(
             f"{user} needs the Python package {package}: pip install 'antipode[{extra}]'"
         )
-
-
-def load_when_used(name: str) -> None:
-    """Have a module of a package loaded when something of it is first used, and not when another
-    module imports it from its package. One that is missing is left to that import.
-
-    Args:
-        name: of the module. Threads must not be the first to use it side by side.
-    """
-    with _arranging, suppress(ModuleNotFoundError):
-        if name in sys.modules or (spec := find_spec(name)) is None or spec.loader is None:
-            return
-        spec.loader = LazyLoader(spec.loader)
-        module = module_from_spec(spec)
-        sys.modules[name] = module
-        package, _, attribute = name.rpartition(".")
-        setattr(sys.modules[package], attribute, module)  # an import of it would load it
-        spec.loader.exec_module(module)
 
 
 def check(package: tuple[str, str], seams: Iterable[str]) -> None:

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,45 +62,6 @@ def test_a_board_is_not_used_with_an_etcd3gw_that_does_not_fit(
     with pytest.raises(AntipodeError) as refused:
         Board(config.Jobboard.model_validate({"etcd": {"endpoints": ["http://127.0.0.1:1"]}}))
     assert f"etcd3gw {version('etcd3gw')}" in str(refused.value)
-
-
-def test_a_flow_database_in_a_file_is_opened_without_alembic(tmp_path: Path) -> None:
-    script = f"""
-import sys
-from antipode import config
-from antipode.engine.flows import Flows
-sites, database = {{"a": {{"cloud": "a"}}}}, "sqlite:///{tmp_path}/antipode.db"
-vault = {{"directory": "/v"}}
-settings = config.Config.model_validate({{"sites": sites, "vault": vault, "database": database}})
-assert not Flows(settings).is_complete("protect-1")
-assert "taskflow.persistence.backends.impl_sqlalchemy" in sys.modules
-assert "alembic" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-    assert (tmp_path / "flows.db").exists()
-
-
-def test_a_module_that_is_loaded_when_used_is_whole_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "slow_package"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    content = "import slow_package\nslow_package.loaded = True\nvalue = 7\n"
-    (package / "slow.py").write_text(content)
-    monkeypatch.syspath_prepend(tmp_path)
-    libraries.load_when_used("slow_package.slow")
-    libraries.load_when_used("slow_package.slow")
-    found = import_module("slow_package")
-    assert not hasattr(found, "loaded")
-    assert found.slow.value == 7
-    assert found.loaded
-
-
-def test_a_missing_module_is_left_to_its_import() -> None:
-    libraries.load_when_used("taskflow.there_is_none")
-    libraries.load_when_used("there_is_no_library.of_this_name")
-    assert "taskflow.there_is_none" not in sys.modules
 
 
 def test_what_antipode_brings_along_is_found_without_a_look_at_all_packages(

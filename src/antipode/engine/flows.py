@@ -22,12 +22,12 @@ from taskflow.persistence import models
 
 from antipode import libraries
 from antipode.config import Config
+from antipode.engine.flow_backend import Backend
 from antipode.errors import AntipodeError
 from antipode.store.database import alone, on_server
 from antipode.store.files import make_private, one_at_a_time
 
 if TYPE_CHECKING:
-    from antipode.engine.flow_backend import Backend
     from antipode.engine.run import Run
 
 LOG = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
 """The name space of the logbooks' ids, which are derived from those of the runs."""
 _LAST_TABLE = "atomdetails"
 """The last table that TaskFlow makes in a new database."""
-_MIGRATIONS = "taskflow.persistence.backends.sqlalchemy.migration"
-"""Only the tables of a server are migrated. It loads Alembic, which takes a tenth of a second."""
 _making_tables = threading.Lock()
 """Alembic knows of one migration at a time."""
 _CONNECTIONS: dict[str, Any] = {"pool_size": 5, "max_overflow": -1}
@@ -71,7 +69,6 @@ class Flows:
         Raises:
             AntipodeError: it cannot be used, or TaskFlow is of a release that does not fit.
         """
-        libraries.load_when_used(_MIGRATIONS)
         libraries.check(libraries.TASKFLOW, libraries.FLOWS)
         try:
             with self._lock:
@@ -155,8 +152,6 @@ class Flows:
         Only one process at a time can do that. The first connection to a file is made in the same
         way, see `one_at_a_time`.
         """
-        from antipode.engine.flow_backend import Backend
-
         self._process = os.getpid()
         if self._file is None:
             engine = on_server(self._url, **_CONNECTIONS)
