@@ -357,6 +357,7 @@ class Rules:
             use_conf=policy_file is not None,
         )
         conf.set_override("policy_dirs", [], "oslo_policy")  # no other files than that one
+        self._file = policy_file
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.register_defaults(defaults())
         try:
@@ -385,6 +386,9 @@ class Rules:
         )
 
     def _asked(self, case: _Case) -> bool:
+        if self._file is not None:
+            # of a file that is gone oslo.policy takes the defaults, which may allow what it denied
+            self._enforcer.use_conf = self._file.is_file()
         who: dict[str, Any] = {
             "user_id": case.user_id,
             "roles": sorted(case.roles),

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from typing import Any
 
 import pytest
 
+from antipode.api.identity import Caller
 from antipode.api.rules import Rules
 from antipode.errors import InvalidInput
 from tests import api_reference
@@ -45,6 +47,19 @@ def test_a_wrong_policy_file_is_refused_at_the_start(tmp_path: Any, text: str) -
         Rules(path)
     with pytest.raises(InvalidInput):
         Rules(tmp_path / "missing.yaml")
+
+
+def test_a_policy_file_that_goes_away_opens_nothing(tmp_path: Any) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text('"disaster-recovery:vnf:list": "role:none"')
+    rules = Rules(path)
+    member = Caller("u", "demo", "d", "p", "vnf", False, frozenset({"member"}), "site-a", 0.0)
+    assert not rules.allows(member, "vnf:list", "vnf")
+    path.unlink()
+    assert not rules.allows(member, "vnf:list", "vnf")
+    path.write_text('"disaster-recovery:vnf:list": "role:member"')
+    os.utime(path, (4e9, 4e9))
+    assert rules.allows(member, "vnf:list", "vnf")
 
 
 def test_the_document_has_not_changed_by_itself() -> None:
