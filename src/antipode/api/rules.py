@@ -357,7 +357,7 @@ class Rules:
             use_conf=policy_file is not None,
         )
         conf.set_override("policy_dirs", [], "oslo_policy")  # no other files than that one
-        self._file = policy_file
+        self._file, self._written_at = policy_file, 0
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.register_defaults(defaults())
         try:
@@ -387,8 +387,7 @@ class Rules:
 
     def _asked(self, case: _Case) -> bool:
         if self._file is not None:
-            # of a file that is gone oslo.policy takes the defaults, which may allow what it denied
-            self._enforcer.use_conf = self._file.is_file()
+            self._look_at(self._file)
         who: dict[str, Any] = {
             "user_id": case.user_id,
             "roles": sorted(case.roles),
@@ -399,6 +398,20 @@ class Rules:
         # a thing without a project has no such key, so that no caller without one is its owner
         target = {} if case.project is None else {"project": case.project}
         return bool(self._enforcer.authorize(f"{SERVICE}:{case.rule}", target, who))
+
+    def _look_at(self, file: Path) -> None:
+        """Have a file read as oslo.policy would not: of one that is gone it takes the defaults,
+        which may allow what was denied, and one that is older than the one before it does not see.
+        """
+        try:
+            written_at = file.stat().st_mtime_ns
+        except OSError:
+            self._enforcer.use_conf = False
+            return
+        self._enforcer.use_conf = True
+        is_older, self._written_at = written_at < self._written_at, written_at
+        if is_older:
+            self._enforcer.load_rules(force_reload=True)
 
     def must_allow(self, caller: Caller, rule: str, project: str | None) -> None:
         """See that a caller may do it; arguments as for `allows`.

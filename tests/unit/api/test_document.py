@@ -49,7 +49,7 @@ def test_a_wrong_policy_file_is_refused_at_the_start(tmp_path: Any, text: str) -
         Rules(tmp_path / "missing.yaml")
 
 
-def test_a_policy_file_that_goes_away_opens_nothing(tmp_path: Any) -> None:
+def test_a_policy_file_that_goes_away_or_is_restored_opens_nothing(tmp_path: Any) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text('"disaster-recovery:vnf:list": "role:none"')
     rules = Rules(path)
@@ -60,6 +60,10 @@ def test_a_policy_file_that_goes_away_opens_nothing(tmp_path: Any) -> None:
     path.write_text('"disaster-recovery:vnf:list": "role:member"')
     os.utime(path, (4e9, 4e9))
     assert rules.allows(member, "vnf:list", "vnf")
+    path.write_text('"disaster-recovery:vnf:list": "role:none"')
+    os.utime(path, (1, 1))  # that of before, with its time
+    assert not rules.allows(member, "vnf:list", "vnf")
+    assert not rules.allows(member, "vnf:list", "vnf")
 
 
 def test_the_document_has_not_changed_by_itself() -> None:
