@@ -364,6 +364,8 @@ class Rules:
             self._enforcer.load_rules(force_reload=True)
             if not self._enforcer.check_rules(raise_on_violation=True):
                 raise ValueError("rules are wrong")
+            if unknown := self._unknown():
+                raise ValueError(f"there is no rule {', '.join(unknown)}")
         except (
             Exception
         ) as error:  # oslo.policy looks at a file without checking its kinds of values
@@ -398,6 +400,13 @@ class Rules:
         # a thing without a project has no such key, so that no caller without one is its owner
         target = {} if case.project is None else {"project": case.project}
         return bool(self._enforcer.authorize(f"{SERVICE}:{case.rule}", target, who))
+
+    def _unknown(self) -> list[str]:
+        """The rules of this service that the file names and that there are not: a restriction that
+        is misspelt would restrict nothing.
+        """
+        named, known = self._enforcer.file_rules, self._enforcer.registered_rules
+        return sorted(n for n in named if n.startswith(f"{SERVICE}:") and n not in known)
 
     def _look_at(self, file: Path) -> None:
         """Have a file read as oslo.policy would not: of one that is gone it takes the defaults,

@@ -38,7 +38,15 @@ def test_the_sample_is_a_policy_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['"x": "rule:none"', "[1, 2]", '"disaster-recovery:site:list": "rule:"', "{", '"a": 5']
+    "text",
+    [
+        '"x": "rule:none"',
+        "[1, 2]",
+        '"disaster-recovery:site:list": "rule:"',
+        '"disaster-recovery:standing:delete": "!"',
+        "{",
+        '"a": 5',
+    ],
 )
 def test_a_wrong_policy_file_is_refused_at_the_start(tmp_path: Any, text: str) -> None:
     path = tmp_path / "policy.yaml"
