@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +18,7 @@ from antipode.operations import approvals, plans, proposals
 from antipode.operations.proposals import Wish
 from antipode.operations.shown import plan as words
 from antipode.screen import visible
+from antipode.store.tables import RunRow
 
 ROUTES = APIRouter(prefix="/v1", tags=["plans"])
 Json = dict[str, Any]
@@ -124,15 +126,25 @@ def create_plan_run(
     if before is None:
         if given.run.kind != "precheck" and given.run.confirm != plan:
             raise NotConfirmed(f"give confirm: {plan}, if that is meant; see its preview first")
-        found = _prepared(asked, plan, given.run)
-        found.must_begin(without=given.run.without_blocked)
-        lines = list(words.lines(found))
-        made = run_requests.begun(asked, lambda: plans.request(found), lines, key, digest)
+        found = run_requests.planned_once(
+            asked, lambda: _may_begin(asked, plan, given), key, digest
+        )
+        if isinstance(found, RunRow):
+            made = found.id
+        else:
+            lines, request_of = list(words.lines(found)), partial(plans.request, found)
+            made = run_requests.begun(asked, request_of, lines, key, digest)
     else:
         made = before.id
     response.headers["Location"] = href(request, "runs", made)
     shown: OneRun = get_run(asked, request, made)
     return shown
+
+
+def _may_begin(asked: Asked, plan: str, given: GivenPlanRun) -> plans.Prepared:
+    found = _prepared(asked, plan, given.run)
+    found.must_begin(without=given.run.without_blocked)
+    return found
 
 
 def _prepared(asked: Asked, plan: str, wanted: PlanRun) -> plans.Prepared:

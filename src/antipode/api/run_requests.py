@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import IntegrityError
 
 from antipode import identity
 from antipode.api.gate import Asked, Installation
-from antipode.errors import Busy, InvalidInput, KeyReused, QuotaExceeded
+from antipode.errors import AntipodeError, Busy, InvalidInput, KeyReused, QuotaExceeded
 from antipode.operations.submit import submit
 from antipode.screen import visible
 from antipode.store.runs import Room
 from antipode.store.tables import RunRow
 
 LONGEST_KEY = 255
+Planned = TypeVar("Planned")
 
 
 def key_of(asked: Asked, key: str | None) -> str | None:
@@ -58,6 +59,23 @@ def made_before(asked: Asked, key: str | None, digest: str) -> RunRow | None:
     return row
 
 
+def planned_once(
+    asked: Asked, plan: Callable[[], Planned], key: str | None, digest: str
+) -> Planned | RunRow:
+    """The plan of a run, or the run that the same request has made while it was planned, which may
+    stand in the way of another.
+
+    Raises:
+        AntipodeError: as `plan`; no such run was made.
+    """
+    try:
+        return plan()
+    except AntipodeError:
+        if (before := made_before(asked, key, digest)) is None:
+            raise
+        return before
+
+
 def begun(
     asked: Asked,
     request: Callable[[], RunRow],
@@ -76,11 +94,11 @@ def begun(
         Busy: another run is in the way.
     """
     deployment = asked.deployment
-    row = request()
-    run: str = row.id
-    row.shown = [visible(line) for line in lines]
-    row.request_key, row.request_digest = key, digest if key is not None else None
     try:
+        row = request()
+        run: str = row.id
+        row.shown = [visible(line) for line in lines]
+        row.request_key, row.request_digest = key, digest if key is not None else None
         submit(deployment, row, room_of(asked.installation, asked.project))
     except (Busy, IntegrityError, QuotaExceeded):
         if (before := made_before(asked, key, digest)) is not None:

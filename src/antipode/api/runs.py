@@ -391,8 +391,13 @@ def create_run(
     if before is None:
         if not changes.is_confirmed(given.run, vnf):
             raise NotConfirmed(f"give confirm: {vnf}, if that is meant; see its preview first")
-        found = changes.planned(asked.deployment, vnf, given.run)
-        made = run_requests.begun(asked, found.request, found.lines, key, digest)
+        found = run_requests.planned_once(
+            asked, lambda: changes.planned(asked.deployment, vnf, given.run), key, digest
+        )
+        if isinstance(found, RunRow):
+            made = found.id
+        else:
+            made = run_requests.begun(asked, found.request, found.lines, key, digest)
     else:
         made = before.id
     response.headers["Location"] = href(request, "runs", made)

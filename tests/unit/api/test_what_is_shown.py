@@ -5,8 +5,11 @@ plans, copies of data.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from antipode.api import changes
 from antipode.api.gate import Installation
 from antipode.model.event import Event
 from antipode.operations import standing
@@ -116,6 +119,28 @@ def test_the_removal_of_standing_volumes_is_a_run_that_is_confirmed(
     [row] = installation.deployment.runs.open("hlr")
     assert answer.headers["Location"].endswith(f"/v1/runs/{row.id}")
     assert (row.kind, row.state, row.request) == (asked["kind"], "queued", {"site": "site-b"})
+
+
+@pytest.mark.usefixtures("stands", "things")
+def test_a_request_whose_run_was_made_while_it_was_planned_gets_that_run(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator, made = clients.user("tenant-operator"), list[str]()
+    asked = {"run": {"kind": "standing-removal", "site": "site-b", "confirm": "hlr"}}
+
+    def ask() -> str:
+        answer = operator.post("/v1/vnfs/hlr/runs", asked, headers={"Idempotency-Key": "once"})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["run"]["id"])
+
+    def planned(*given: Any) -> Any:
+        monkeypatch.setattr(changes, "planned", real)
+        made.append(ask())
+        return real(*given)
+
+    real = changes.planned
+    monkeypatch.setattr(changes, "planned", planned)
+    assert [ask()] == made
 
 
 @pytest.mark.usefixtures("stands")
