@@ -12,7 +12,7 @@ from antipode.operations import approvals
 from antipode.operations.resume import must_be_resumable
 from antipode.service.daemon import status_of
 from antipode.service.queue import announce, enqueue
-from antipode.store.runs import Room
+from antipode.store.runs import OPEN, Room
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -58,10 +58,17 @@ def resubmit(deployment: Deployment, run: RunRow) -> None:
 
     Raises:
         InvalidInput: it has ended, and nothing can be resumed; the message says what to do.
-        Busy: a process has it, or another run has its place by now.
+        Busy: a process has it or may have it, or another run has its place by now.
     """
     must_be_resumable(deployment, run)
-    if deployment.claims.is_held(run):
+    is_held = deployment.claims.is_held(run)
+    if is_held:
         raise Busy(f"run {run.id} is under way: a process has it", resource=f"run {run.id}")
+    if is_held is None and run.state in OPEN:
+        raise Busy(
+            f"whether a process has run {run.id} cannot be known from here now; try again, or look"
+            f" at its host: {run.conductor or 'none yet'}",
+            resource=f"run {run.id}",
+        )
     deployment.runs.reopen(run.id, run.claim)
     announce(deployment, run.id)

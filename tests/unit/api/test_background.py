@@ -104,6 +104,17 @@ def test_what_was_resumed_since_it_was_read_is_not_resumed_again(
 
 
 @pytest.mark.usefixtures("served", "things")
+def test_a_run_that_another_host_may_have_is_not_said_to_be_resumed(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = failed(installation, state="running", ended_at=None)
+    monkeypatch.setattr(installation.deployment.claims, "is_held", lambda _: None)
+    with pytest.raises(Busy):
+        installation.background.resume(row)
+    assert installation.deployment.runs.get("failover-1").resumed_at is None
+
+
+@pytest.mark.usefixtures("served", "things")
 def test_another_run_in_its_place_keeps_a_run_from_being_resumed(
     installation: Installation,
 ) -> None:
