@@ -29,10 +29,8 @@ SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
-VERSIONED = [
-    (b"openstack-api-version", "disaster-recovery {}.{}".format(*conventions.NEWEST).encode()),
-    (b"vary", b"OpenStack-API-Version"),
-]
+VERSION = b"openstack-api-version"
+VARIES = (b"vary", b"OpenStack-API-Version")
 STRANGERS_PER_MINUTE = 60
 """Requests without a valid token that the audit trail keeps."""
 READING = ("GET", "HEAD", "OPTIONS")
@@ -98,6 +96,7 @@ class Envelope:
         given = headers.get(b"x-openstack-request-id", b"")
         scope.setdefault("state", {})["request_id"] = number
         status, read = 0, 0
+        version, refusal = _version(scope)
 
         async def limited() -> Message:
             nonlocal read
@@ -111,7 +110,8 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(b"x-openstack-request-id", number.encode()), *SECURITY, *VERSIONED]
+                used = VERSION, "{} {}.{}".format(conventions.SERVICE, *version).encode()
+                own = [(b"x-openstack-request-id", number.encode()), *SECURITY, used, VARIES]
                 message = {**message, "headers": [*message["headers"], *own]}
                 await self._trail.keep(scope, status, number)
             await send(message)
@@ -123,7 +123,7 @@ class Envelope:
 
         declared = headers.get(b"content-length", b"0")
         try:
-            if (refusal := _wrong_version(scope)) is not None:
+            if refusal is not None:
                 await refusal(scope, receive, marked)
             elif declared.isdigit() and int(declared) > self._most:
                 await self._too_large()(scope, receive, marked)
@@ -156,17 +156,17 @@ class Envelope:
         return faults.fault(413, "too-large", words)
 
 
-def _wrong_version(scope: Scope) -> ASGIApp | None:
-    """The answer to a request that asks for a microversion that is not supported."""
-    name = b"openstack-api-version"
-    asked = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+def _version(scope: Scope) -> tuple[tuple[int, int], ASGIApp | None]:
+    """The microversion that a request is answered by; and the answer to one that asks for a
+    microversion that is not supported.
+    """
+    asked = [value.decode("latin-1") for key, value in scope["headers"] if key == VERSION]
     try:
-        conventions.microversion(asked)
+        return conventions.microversion(asked), None
     except InvalidInput as error:
-        return faults.fault(400, error.code, str(error))
+        return conventions.NEWEST, faults.fault(400, error.code, str(error))
     except LookupError as error:
-        return faults.fault(406, "not-supported", str(error.args[0]))
-    return None
+        return conventions.NEWEST, faults.fault(406, "not-supported", str(error.args[0]))
 
 
 def record_of(scope: MutableMapping[str, Any], status: int, number: str) -> AuditRow:

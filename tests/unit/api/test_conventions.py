@@ -29,21 +29,24 @@ def test_versions_are_discovered_without_a_token(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
+    ("asked", "status", "used"),
     [
-        ("disaster-recovery 1.0", 200),
-        ("disaster-recovery latest", 200),
-        ("compute 2.96, disaster-recovery 1.0", 200),
-        ("compute 2.96", 200),
-        ("disaster-recovery 1.99", 406),
-        ("disaster-recovery 2.0", 406),
-        ("disaster-recovery one", 400),
+        ("disaster-recovery 1.0", 200, "1.0"),
+        ("disaster-recovery 1.1", 200, "1.1"),
+        ("disaster-recovery latest", 200, "1.1"),
+        ("compute 2.96, disaster-recovery 1.0", 200, "1.0"),
+        ("compute 2.96", 200, "1.0"),
+        ("disaster-recovery 1.99", 406, "1.1"),
+        ("disaster-recovery 2.0", 406, "1.1"),
+        ("disaster-recovery one", 400, "1.1"),
     ],
 )
-def test_a_microversion_is_understood_or_refused(clients: Clients, asked: str, status: int) -> None:
+def test_a_microversion_is_understood_or_refused(
+    clients: Clients, asked: str, status: int, used: str
+) -> None:
     answer = clients.user("demo").get("/v1/sites", headers={"OpenStack-API-Version": asked})
     assert answer.status_code == status
-    assert answer.headers["OpenStack-API-Version"] == "disaster-recovery 1.1"
+    assert answer.headers["OpenStack-API-Version"] == f"disaster-recovery {used}"
     assert "OpenStack-API-Version" in answer.headers["Vary"]
 
 
