@@ -74,6 +74,9 @@ class Background:
             raise InvalidInput(
                 f"{run.id} is queued: a service begins it when its turn comes, and there is nothing"
                 " to resume"
+                if is_served(self._deployment)
+                else f"{run.id} is queued, and no service runs here to begin it; start one:"
+                " antipode serve"
             )
         if is_served(self._deployment):
             resubmit(self._deployment, run)

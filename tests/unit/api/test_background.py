@@ -162,3 +162,16 @@ def test_an_abort_of_a_lost_run_is_left_to_the_service(installation: Installatio
     row = failed(installation, state="running", ended_at=None)
     installation.background.abort(row)
     assert installation.deployment.runs.standing("failover-1") == (3, True)
+
+
+@pytest.mark.usefixtures("things")
+@pytest.mark.parametrize("is_served", [True, False])
+def test_a_queued_run_is_not_said_to_have_its_turn_where_no_service_is(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, is_served: bool
+) -> None:
+    monkeypatch.setattr(background, "is_served", lambda _: is_served)
+    with pytest.raises(InvalidInput) as refused:
+        installation.background.resume(
+            failed(installation, state="queued", ended_at=None, started_at=time.time())
+        )
+    assert ("antipode serve" in str(refused.value)) is not is_served
