@@ -27,7 +27,7 @@ from antipode.errors import (
 )
 from antipode.mover import guest as guest_module
 from antipode.mover import helper, release
-from antipode.mover.guest import ZEROS_AT_LEAST
+from antipode.mover.guest import ZEROS_AT_LEAST, Guest
 from antipode.mover.helper import NovaAttached
 from antipode.operations.site_check import check_helper
 from antipode.sandbox import helper_guest
@@ -281,6 +281,46 @@ def test_what_arrives_after_the_volume_was_detached_is_not_written(there: Helper
         target.write(0, b"late")
         target.flush()
     assert there.content() == b"x" * SIZE
+
+
+def another_comes_in_its_place(there: Helper) -> None:
+    """As where a process that was stopped lives again."""
+    there.detach_volume(SERVER, VOLUME)
+    there.plug(OTHER, "vdb")
+
+
+def test_a_volume_that_got_the_name_of_the_disk_before_it_was_opened_is_not_written(
+    there: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appeared = Guest._appeared
+
+    def late(guest: Guest, *how: Any) -> Any:
+        found = appeared(guest, *how)
+        another_comes_in_its_place(there)
+        return found
+
+    monkeypatch.setattr(Guest, "_appeared", late)
+    with pytest.raises(HelperFailed), there.attached() as target:
+        target.write(0, b"late")
+        target.flush()
+    assert there.content(OTHER) == b"x" * SIZE
+
+
+def test_a_volume_that_got_the_name_of_the_disk_at_a_flush_is_neither_read_nor_written(
+    there: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = guest_module.Disk.close
+
+    def late(disk: guest_module.Disk) -> None:
+        close(disk)
+        another_comes_in_its_place(there)
+
+    with there.attached() as target:
+        monkeypatch.setattr(guest_module.Disk, "close", late)
+        with pytest.raises(HelperFailed):
+            target.flush()
+        monkeypatch.setattr(guest_module.Disk, "close", close)
+    assert there.content(OTHER) == b"x" * SIZE
 
 
 def test_a_volume_that_another_has_attached_stays_attached(there: Helper) -> None:

@@ -194,7 +194,10 @@ class Disk:
 
     def _opened(self) -> asyncssh.SFTPClientFile:
         flags = asyncssh.FXF_READ | asyncssh.FXF_WRITE
-        return self._line.ask(self._guest.files.open(self._device.path, flags, encoding=None))
+        file = self._line.ask(self._guest.files.open(self._device.path, flags, encoding=None))
+        # now: while a disk is open its kernel gives no other its name, but until then it may have
+        self._guest.must_be(self._device)
+        return file
 
     def _settle(self) -> None:
         while self._under_way:
@@ -224,6 +227,19 @@ class Guest:
             raise HelperFailed(
                 f"{self._line.place} has volume {volume} as {found[0]}, and Nova does not say so:"
                 " restart the server"
+            )
+
+    def must_be(self, device: _Device) -> None:
+        """See that a disk that is open is still the one that was found by its serial.
+
+        Raises:
+            HelperFailed: it was detached meanwhile, and another may have its name.
+        """
+        now = self._device(device.name)
+        if now is None or now.serial != device.serial:
+            raise HelperFailed(
+                f"{self._line.place} has another disk as {device.path} now, or none: the volume"
+                " was detached meanwhile. Nothing was written into the other"
             )
 
     @contextmanager
