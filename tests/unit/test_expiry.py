@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import json
 import threading
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -376,6 +377,35 @@ def test_orphans_of_a_vnf_are_removed_though_the_point_of_one_run_has_expired(
     assert orphan not in world.a.backups
     # those of the withdrawn point too: what it needs is the expiry's to remove
     assert len(world.a.backups) == 2 * VOLUMES
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_backup_store_that_is_away_is_asked_last_and_for_runs_that_streamed_only(
+    world: World, streams: bool
+) -> None:
+    [point] = ids(world)
+    made = world.here.runs.get(f"protect-{point}")
+    request: Any = copy.deepcopy(made.request)
+    if streams:
+        request["vnf"]["protections"][0]["transfer"] = "change_stream"
+    dead = SimpleNamespace(
+        id="protect-20991231T000000Z-abcdef", vnf="v", state="failed", ending=None, request=request
+    )
+    orphan = world.a.add_backup("db-data", metadata={"antipode:run": dead.id})
+
+    def away() -> Any:
+        raise SiteUnreachable("the store is away")
+
+    with pytest.raises(SiteUnreachable) if streams else nullcontext():
+        remove_orphans_of(
+            world.a.site,
+            world.here.vault,
+            [cast(Any, dead)],
+            Unrecorded(),
+            lambda row: [],
+            away,
+        )
+    assert orphan not in world.a.backups
 
 
 def test_a_backup_that_cinder_could_not_delete_stays_and_is_not_waited_for(

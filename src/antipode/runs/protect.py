@@ -1103,6 +1103,7 @@ def remove_orphans_of(
     for row in rows:
         of_option.setdefault(_option_of(row), []).append(row)
     gone: set[str] = set()
+    streamed: dict[tuple[str, frozenset[str]], Callable[[], Collection[str]]] = {}
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
@@ -1119,11 +1120,24 @@ def remove_orphans_of(
             runs = {row.id for row in over}
             places = partial(brought_to, over)
             gone |= _remove(site, runs, named, part, timeline, places)
-            if (objects := store()) is not None:
-                transfer = TRANSFERS.get(part.transfer)
-                transfer.remove_stored(objects, rows[0].vnf, runs, named, timeline)
+            if runs := {row.id for row in over if _streams(row)}:
+                streamed[part.transfer, frozenset(runs)] = named
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
+    # last, and of runs that may have something there only: the store may be away
+    for (transfer, ids), needed in streamed.items():
+        if (objects := store()) is not None:
+            TRANSFERS.get(transfer).remove_stored(objects, rows[0].vnf, ids, needed, timeline)
+
+
+def _streams(row: RunRow) -> bool:
+    """Whether a protection was to put something into the backup store by itself."""
+    if not row.request:  # of antipode 0.1, which had no change streams
+        return False
+    request = ProtectRequest.of(row)
+    protection = request.vnf.protection(request.option)
+    option = OPTIONS.get(request.option)
+    return protection is not None and option.streams(settings_of(protection))
 
 
 def _what_it_made(vault: Vault, row: RunRow) -> RecoveryPoint | None:
