@@ -323,6 +323,32 @@ def test_a_volume_that_got_the_name_of_the_disk_at_a_flush_is_neither_read_nor_w
     assert there.content(OTHER) == b"x" * SIZE
 
 
+def held(there: Helper) -> None:
+    """The guest finds LVM or RAID on the disk, and assembles it."""
+    there.disks["vdb"] = there.disks["vdb"]._replace(holders=("md127",))
+
+
+def test_a_disk_of_which_the_guest_has_made_something_is_not_written(there: Helper) -> None:
+    def attach() -> None:
+        there.plug(VOLUME)
+        held(there)
+
+    there.on_attach = attach
+    with pytest.raises(HelperFailed), there.attached():
+        pytest.fail("it may be written by the guest")
+    assert there.calls == ["attach", "detach"]
+
+
+def test_a_disk_of_which_the_guest_makes_something_later_does_not_count_as_written(
+    there: Helper,
+) -> None:
+    with pytest.raises(HelperFailed), there.attached() as target:
+        target.write(0, b"y")
+        held(there)
+        target.flush()
+    assert there.calls == ["attach", "detach"]
+
+
 def test_a_volume_that_another_has_attached_stays_attached(there: Helper) -> None:
     there.status = "in-use"
     with pytest.raises(ResourceFailed), there.attached():

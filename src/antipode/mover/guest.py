@@ -188,6 +188,7 @@ class Disk:
         # from the storage
         self.close()
         self._file = self._opened()
+        self._guest.must_have_alone(self._device)
 
     def close(self) -> None:
         self._line.ask(self._file.close())
@@ -242,15 +243,33 @@ class Guest:
                 " was detached meanwhile. Nothing was written into the other"
             )
 
+    def must_have_alone(self, device: _Device) -> None:
+        """See that the guest has made nothing of a disk, as LVM and RAID do by themselves of what
+        they find on it: that may write it, and keeps what is read of it in the guest's memory.
+
+        Raises:
+            HelperFailed: it has.
+        """
+        folder = f"{_SYSTEM}/{device.name}"
+        parts = [f"{folder}/{n}" for n in self._listed(folder) if n.startswith(device.name)]
+        if held := [h for place in (folder, *parts) for h in self._listed(f"{place}/holders")]:
+            raise HelperFailed(
+                f"{self._line.place} has made {', '.join(held)} of {device.path}, which may write"
+                " it: have the guest assemble no LVM, RAID or multipath of its disks"
+            )
+
     @contextmanager
     def opened(self, volume: str) -> Iterator[Disk]:
         """A volume that Nova has attached to the server, open for reading and writing.
 
         Raises:
-            HelperFailed: the guest does not see it, or the account may not write it.
+            HelperFailed: the guest does not see it, has made something of it, or the account may
+                not write it.
         """
-        disk = Disk(self._line, self, self._appeared(volume, APPEARS_S))
+        device = self._appeared(volume, APPEARS_S)
+        disk = Disk(self._line, self, device)
         try:
+            self.must_have_alone(device)
             yield disk
         finally:
             with suppress(HelperFailed):  # of a line that is lost; the volume is detached anyhow
@@ -314,6 +333,15 @@ class Guest:
             return None
         shown = (serial or b"").strip(b"\0 \n").decode("ascii", "replace")
         return _Device(name, shown, int(size) * SECTOR)
+
+    def _listed(self, folder: str) -> list[str]:
+        try:
+            names = [str(n) for n in self._line.ask(self.files.listdir(folder))]
+        except HelperUnreachable:
+            raise
+        except HelperFailed:  # there is none
+            return []
+        return [n for n in names if n not in (".", "..")]
 
     def _content(self, path: str) -> bytes | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,8 @@ class Disk(NamedTuple):
 
     volume: str
     path: Path
+    holders: tuple[str, ...] = ()
+    """what the guest has made of it, as `dm-0`"""
 
 
 Disks = Callable[[], Mapping[str, Disk]]
@@ -100,15 +102,21 @@ class _Files(asyncssh.SFTPServer):
             raise asyncssh.SFTPConnectionLost("the server is off") from error
 
     def _file_of(self, opened: _Open) -> io.FileIO:
-        if opened.disk not in self._now().values():
+        if opened.disk.path not in {disk.path for disk in self._now().values()}:
             raise asyncssh.SFTPFailure("Input/output error")
         return opened.file
 
     async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
-        names = {b"/sys/block": ["vda", *self._now()]}.get(path)
+        disks = self._now()
+        folders: dict[str, Collection[str]] = {"/sys/block": ["vda", *disks, "loop0"]}
+        for device, disk in disks.items():
+            folder = f"/sys/block/{device}"
+            folders |= {folder: ["size", f"{device}1"], f"{folder}/holders": []}
+            folders |= {f"{folder}/{device}1/holders": disk.holders}
+        names = folders.get(path.decode())
         if names is None:
             raise asyncssh.SFTPNoSuchFile("No such file or directory")
-        for name in (".", "..", *names, "loop0"):
+        for name in (".", "..", *names):
             yield asyncssh.SFTPName(name.encode(), attrs=asyncssh.SFTPAttrs())
 
     def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
