@@ -323,6 +323,16 @@ def test_a_volume_that_got_the_name_of_the_disk_at_a_flush_is_neither_read_nor_w
     assert there.content(OTHER) == b"x" * SIZE
 
 
+def test_a_late_command_does_nothing_to_a_volume_that_got_the_name_of_the_disk(
+    there: Helper,
+) -> None:
+    with pytest.raises(HelperFailed), there.attached() as target:
+        another_comes_in_its_place(there)
+        target.zero(0, ZEROS_AT_LEAST)
+        target.flush()
+    assert there.content(OTHER) == there.content() == b"x" * SIZE
+
+
 def held(there: Helper) -> None:
     """The guest finds LVM or RAID on the disk, and assembles it."""
     there.disks["vdb"] = there.disks["vdb"]._replace(holders=("md127",))

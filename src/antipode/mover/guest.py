@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import threading
 import time
 from collections import deque
@@ -167,7 +168,8 @@ class Disk:
         if length >= ZEROS_AT_LEAST and self._zeros_by_command:
             # by BLKZEROOUT: they are not sent
             self._zeros_by_command = self._guest.does(
-                f"blkdiscard --zeroout --offset {offset} --length {length} {self._device.path}"
+                self._device,
+                f"blkdiscard --zeroout --offset {offset} --length {length} {self._device.path}",
             )
             if self._zeros_by_command:
                 return
@@ -177,8 +179,9 @@ class Disk:
     def is_known_as_zeros(self, offset: int, length: int) -> bool:
         self._settle()
         return length >= ZEROS_AT_LEAST and self._guest.does(
+            self._device,
             f"cmp --silent --bytes={length} --ignore-initial={offset}:0 {self._device.path}"
-            " /dev/zero"
+            " /dev/zero",
         )
 
     def flush(self) -> None:
@@ -288,12 +291,19 @@ class Guest:
         Disk(self._line, self, device).close()
         return device.path
 
-    def does(self, command: str) -> bool:
+    def does(self, device: _Device, command: str) -> bool:
         """Whether a command in the guest ends well. One that is not there, or not allowed, does
         not: where an account is for SFTP alone, each command is answered by that, and ends well.
+
+        Args:
+            device: to which it is done, by its name. The guest compares the serial first: what
+                arrives late, of a writer that has ended, must not hit another that has the name.
         """
         path = "PATH=$PATH:/usr/sbin:/sbin"  # an account that is not root has them not
-        asked = f"{path} {command} && echo {DONE}"
+        folder = f"{_SYSTEM}/{device.name}"
+        places = f"{folder}/serial {folder}/device/vpd_pg80"
+        is_it = f"grep -aqsF {shlex.quote(device.serial)} {places}"
+        asked = f"{path}; {is_it} && {command} && echo {DONE}"
         try:
             done = self._line.ask(self._connection.run(asked, stdin=asyncssh.DEVNULL, check=False))
         except HelperUnreachable:

@@ -21,11 +21,12 @@ SERIAL = 20
 USER = "mover"
 _PIECE = 1 << 20
 _COMMAND = re.compile(
-    r"PATH=\S+ (?:(?P<zeroout>blkdiscard --zeroout --offset (?P<at>\d+) --length (?P<length>\d+))"
+    r"PATH=\S+; grep -aqsF (?P<serial>\S+) /sys/block/\w+/serial /sys/block/\w+/device/vpd_pg80 && "
+    r"(?:(?P<zeroout>blkdiscard --zeroout --offset (?P<at>\d+) --length (?P<length>\d+))"
     r"|cmp --silent --bytes=(?P<bytes>\d+) --ignore-initial=(?P<from>\d+):0)"
     r" /dev/(?P<disk>\w+)(?: /dev/zero)? && echo (?P<done>\S+)"
 )
-"""`blkdiscard` and `cmp`, as the mover has them run."""
+"""`blkdiscard` and `cmp`, as the mover has them run once the serial of the disk was compared."""
 
 
 class Off(Exception):
@@ -160,6 +161,8 @@ def _commands(disks: Disks) -> Callable[[asyncssh.SSHServerProcess[str]], None]:
         disk = disks().get(wanted["disk"]) if wanted is not None else None
         if wanted is None or disk is None:
             process.exit(127)
+        elif not disk.volume.startswith(wanted["serial"]):
+            process.exit(1)
         elif wanted["zeroout"]:
             with disk.path.open("r+b", buffering=0) as file:
                 os.pwrite(file.fileno(), bytes(int(wanted["length"])), int(wanted["at"]))
