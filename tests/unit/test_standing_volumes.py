@@ -15,6 +15,7 @@ from antipode.cloud.api import ApiError
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
 from antipode.model.standing import CLAIM, HOLDS, RETIRED, released
 from antipode.mover import work
+from antipode.mover.job import Outcome, VolumeJob
 from antipode.recover import standing
 from antipode.recover.standing import bring, freed, listed, move, replaced, revert
 from tests.unit.standingworld import SOURCES, VNF, Killed, World, standing_world
@@ -170,6 +171,25 @@ def test_a_volume_that_was_not_touched_holds_what_it_held(tmp_path: Path) -> Non
     found = bring(world.hands(), second, world.store)
     assert len(found.problems) == 1
     assert world.shown_as_good() == at([second[0], first[1]])
+
+
+@pytest.mark.parametrize("helper", [None, HELPER])
+def test_a_volume_of_a_mover_that_was_killed_alone_is_written_to_its_end(
+    helper: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _, second = standing_world(tmp_path, helper)
+    volumes = set(world.rows)
+
+    def killed(claim: str, jobs: list[VolumeJob], *how: object) -> dict[str, Outcome]:
+        world.attached = {f"left-{j.volume}": (j.volume, helper) for j in jobs}
+        return {j.volume: Outcome(volume=j.volume, code="resource-failed") for j in jobs}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "carry", killed)
+        assert len(bring(world.hands(), second, world.store).problems) == 2
+    assert (world.attached, world.shown_as_good()) == ({}, [])
+    assert bring(world.hands(), second, world.store).problems == []
+    assert (set(world.rows), world.shown_as_good()) == (volumes, at(second))
 
 
 def test_a_move_that_cannot_be_done_leaves_what_was_there(tmp_path: Path) -> None:

@@ -533,8 +533,10 @@ def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
     Args:
         held: the backup that it held when it was claimed.
     """
-    found = h.site.volumes.volume(job.volume)
-    if found is None or found["metadata"].get(CLAIM) != job.claim:
+    if not outcome.is_done and _is_ours(h, job):
+        # a mover that was killed has left it attached, and no other process can prove its end
+        let_go(h.site, job.volume, h.site.helper, DETACHES_S)
+    if not _is_ours(h, job):
         return
     if not outcome.is_done and not outcome.touched and held is not None:
         h.site.volumes.merge_metadata(job.volume, {HOLDS: f"{held}@{job.claim}"})
@@ -546,6 +548,11 @@ def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
     if job.is_read:
         noted[READ_AT] = str(int(h.now()))
     h.site.volumes.merge_metadata(job.volume, noted)
+
+
+def _is_ours(h: Hands, job: VolumeJob) -> bool:
+    found = h.site.volumes.volume(job.volume)
+    return found is not None and found["metadata"].get(CLAIM) == job.claim
 
 
 def _release(h: Hands, jobs: Sequence[VolumeJob]) -> None:
