@@ -441,9 +441,10 @@ def do_as_patched(job: dict[str, Any]) -> None:
                 execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
-        case "plan failover" | "plan drill" | "plan migrate":
+        case _ if what.startswith("plan "):
             verb = what.removeprefix("plan ")
             prepared_plan = plans.prepare(here, a_plan(job["vnf"]), verb)
+            assert not prepared_plan.in_the_way, prepared_plan.in_the_way
             row = plans.request(prepared_plan)
             plans.carry_out(here, prepared_plan.kind, row, Unobserved())
         case "dns switch":
@@ -451,9 +452,10 @@ def do_as_patched(job: dict[str, Any]) -> None:
         case "reprotect":
             row = reprotect.request(reprotect.prepare(here, job["vnf"], "remove"))
             reprotect.reprotect(here, row, Unobserved())
-        case "failover that can be undone":
+        case "failover that can be undone" | "failover, then fence":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
-            row = failover.request(prepared, undo_within_s=86400.0)
+            within_s = 86400.0 if "undone" in what else None
+            row = failover.request(prepared, undo_within_s=within_s)
             failover.failover(here, prepared, Unobserved(), row)
             fenced = fence.prepare(here, job["vnf"], "site-a")
             fence.fence(here, fence.request(fenced), Unobserved())

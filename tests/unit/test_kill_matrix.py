@@ -565,6 +565,13 @@ def undoing(stage: Stage) -> Stage:
     return stage
 
 
+def failing_back(stage: Stage) -> Stage:
+    """Have the VNF have failed over, its old copy be fenced, and a plan bring it back."""
+    stage.begins_with, stage.kind = "failover, then fence", "plan-failback"
+    stage.clouds["site-a"].hosts.append("compute-2")  # as the server group wants
+    return stage
+
+
 def committing(stage: Stage) -> Stage:
     """The same, and that be given up."""
     undoing(stage).kind = "commit"
@@ -901,6 +908,7 @@ def matrices(
                     "undo": lambda: undoing(stages()),
                     "commit": lambda: committing(stages()),
                     **{verb: lambda: planned(stages(), what) for verb in PLANS},
+                    "plan failback": lambda: failing_back(stages()),
                     "old copy removal": lambda: fenced(stages()),
                     "dns switch": lambda: led_elsewhere(stages()),
                 }.get(what, stages),
@@ -918,7 +926,7 @@ FROM_HEADS = "failover from heads"
 IMAGED = "protect by server-snapshot, from an image"
 GROUPED = "protect of a volume group"
 PARTIAL, TO_CLONES = "protect of the standby", "failover to clones"
-PLANS = ("plan failover", "plan drill", "plan migrate")
+PLANS = ("plan failover", "plan drill", "plan migrate", "plan precheck")
 COMMANDS = (
     "protect",
     "protect by server-snapshot",
@@ -939,6 +947,7 @@ COMMANDS = (
     "failover that fences",
     "undo",
     *PLANS,
+    "plan failback",
     PARTIAL,
     TO_CLONES,
     GROUPED,
@@ -952,6 +961,7 @@ SPARSE = {
     "plan failover": 5,
     "plan drill": 7,
     "plan migrate": 11,
+    "plan failback": 11,
     FROM_STATES: 3,
     PARTIAL: 3,
     TO_CLONES: 3,
@@ -972,6 +982,7 @@ AT_THE_BACKUP_SITE = (
         "drill cleanup",
         "plan failover",
         "plan drill",
+        "plan precheck",
     ),
     "dns switch",  # at no site
 )
@@ -987,7 +998,35 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 15, 19, 9, 9, 9, 0)
+    counts = (
+        9,
+        10,
+        10,
+        9,
+        10,
+        9,
+        3,
+        7,
+        0,
+        0,
+        15,
+        0,
+        19,
+        0,
+        0,
+        9,
+        10,
+        0,
+        10,
+        15,
+        19,
+        0,
+        19,
+        9,
+        9,
+        9,
+        0,
+    )
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
