@@ -15,6 +15,7 @@ from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits, Party
+from antipode.engine.shared_turns import SharedTurns
 from antipode.engine.watch import Watches
 from antipode.errors import InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
@@ -32,6 +33,7 @@ from antipode.store.runs import Runs
 from antipode.store.schedules import Schedules
 from antipode.store.states import States
 from antipode.store.tables import RunRow
+from antipode.store.turns import Turns
 from antipode.store.vnfs import Vnfs
 from antipode.vault import Vault, points
 from antipode.vault.directory import DirectoryVault
@@ -72,7 +74,7 @@ class Deployment:
         self.freezes = Freezes(self.database)
         self.policies = Policies(self.database)
         self.audit = Audit(self.database)
-        self.limits = Limits(config.limits)
+        self.limits = Limits(config.limits, SharedTurns(Turns(self.database)))
         self.points_seen: dict[str, Mapping[str, Seen]] = {}
         """by VNF and id: what a service need not read at each look for expired points"""
         self._sites: dict[str, Site] = {}

@@ -15,12 +15,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from antipode.config import Limits as Settings
+from antipode.engine.shared_turns import SharedTurns
+from antipode.store.turns import Asked
 
 Turn = Callable[[int], AbstractContextManager[int]]
 """By a number of volumes: a place, and how many of them may be moved at once."""
 
 LOOK_S = 1.0
-"""How often a waiting party checks whether its run must stop."""
+"""How often a waiting party checks whether its run must stop, and asks whether other processes
+leave it a turn.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class Party:
     check: Callable[[], None]
     place: int = 0
     """among the parties of one VNF: the lowest goes first"""
+    run: str = ""
+    claim: int = 0
+    """of the run, by which other processes know whether it is still under way"""
+
+
+Take = Callable[[Party], Callable[[], None] | None]
+"""Takes a turn beside other processes: what ends it; None: it is not this party's turn yet."""
 
 
 class _Turns:
@@ -83,9 +94,14 @@ class Slots(_Turns):
     One VNF with many volumes does not starve another with one: the one that holds fewest is next.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, take: Take | None = None) -> None:
+        """
+        Args:
+            take: takes a turn beside other processes, where these count, too.
+        """
         super().__init__()
         self._size = size
+        self._take = take
         self._holders: Counter[str] = Counter()
 
     @contextmanager
@@ -95,15 +111,31 @@ class Slots(_Turns):
         Raises:
             ClaimLost: while waiting, the run stopped being this process's.
         """
+        leave: list[Callable[[], None]] = []
         with self._changed:
-            self._await_turn(party, lambda: 0 if self._holders.total() < self._size else math.inf)
+            self._await_turn(party, lambda: self._closed_for(party, leave))
             self._holders[party.vnf] += 1
         try:
             yield
         finally:
+            for each in leave:
+                each()
             with self._changed:
                 self._holders[party.vnf] -= 1
                 self._changed.notify_all()
+
+    def _closed_for(self, party: Party, leave: list[Callable[[], None]]) -> float:
+        """Seconds until the party asks again; 0 when it has its turn, of which `leave` then has the
+        end.
+        """
+        if self._holders.total() >= self._size:
+            return math.inf
+        if self._take is None:
+            return 0
+        if (end := self._take(party)) is None:
+            return LOOK_S
+        leave.append(end)
+        return 0
 
     @contextmanager
     def hold_some(self, party: Party, most: int) -> Iterator[int]:
@@ -196,17 +228,24 @@ class RateOf:
 
 
 class Limits:
-    """The limits of this process at all sites."""
+    """The limits at all sites: of this process, and of restores those of all processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: SharedTurns | None = None) -> None:
+        """
+        Args:
+            shared: the turns that all processes of the database share.
+        """
         self._settings = settings
+        self._shared = shared
         self._lock = threading.Lock()
         self._slots: dict[tuple[str, str], Slots] = {}
         self._rates: dict[str, CallRate] = {}
 
     def restores(self, site: str, party: Party) -> SlotsOf:
-        """The slots for volumes that are restored at a site."""
-        return SlotsOf(self._of(site, "restores", self._settings.restores), party)
+        """The slots for volumes that are restored at a site, by all processes of the database."""
+        size = self._settings.restores
+        take = partial(self._take, site, "restores", size) if self._shared is not None else None
+        return SlotsOf(self._of(site, "restores", size, take), party)
 
     def backups(self, site: str, party: Party) -> SlotsOf:
         """The slots for volumes that are backed up at a site."""
@@ -230,6 +269,11 @@ class Limits:
         with self._lock:
             return RateOf(self._rates.setdefault(site, CallRate(per_second)), party)
 
-    def _of(self, site: str, kind: str, size: int) -> Slots:
+    def _take(self, site: str, kind: str, size: int, party: Party) -> Callable[[], None] | None:
+        assert self._shared is not None
+        asked = Asked(site, kind, party.vnf, party.run, party.claim, party.priority, party.place)
+        return self._shared.take(asked, size)
+
+    def _of(self, site: str, kind: str, size: int, take: Take | None = None) -> Slots:
         with self._lock:
-            return self._slots.setdefault((site, kind), Slots(size))
+            return self._slots.setdefault((site, kind), Slots(size, take))

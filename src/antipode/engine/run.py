@@ -151,7 +151,7 @@ class Run:
         self.result: dict[str, Any] = dict(row.result)
         self.claim = claim
         self.timeline = timeline
-        self.party = Party(row.vnf, row.priority, self.go_on)
+        self.party = Party(row.vnf, row.priority, self.go_on, run=row.id, claim=claim.number)
         self.failures: list[AntipodeError] = []
         """of its tasks, the first of them first"""
         self.touched = claim.number > 1

@@ -17,7 +17,7 @@ from antipode import clock
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store.files import make_private, one_at_a_time
 
-REVISION = "0020"
+REVISION = "0021"
 """The newest migration.
 
 Compared first, so that a database that is up to date does not pay for Alembic's import.

@@ -328,6 +328,37 @@ class RunRow(Base):
     """the SHA-256 of the body of that request"""
 
 
+class TurnGateRow(Base):
+    """What decides between processes that ask for turns of a kind at a site: one row for each."""
+
+    __tablename__ = "turn_gates"
+
+    site: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(Words(32), primary_key=True)
+    asked: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+
+
+class TurnRow(Base):
+    """A turn that a run holds, or that a process waits for."""
+
+    __tablename__ = "turns"
+    __table_args__ = (Index("turns_at_site", "site", "kind", "until"),)
+
+    id: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    site: Mapped[str] = mapped_column(Words(64))
+    kind: Mapped[str] = mapped_column(Words(32))
+    vnf: Mapped[str] = mapped_column(Words(64))
+    run: Mapped[str] = mapped_column(Words(64))
+    claim: Mapped[int] = mapped_column(Integer)
+    """of the run: a turn of an older one counts no more"""
+    priority: Mapped[int] = mapped_column(Integer)
+    place: Mapped[int] = mapped_column(Integer)
+    asked_at: Mapped[float] = mapped_column(Double)
+    is_held: Mapped[bool] = mapped_column(Boolean)
+    until: Mapped[float] = mapped_column(Double)
+    """by the clock of the database, unless its process renews it"""
+
+
 class StepRow(Base):
     __tablename__ = "steps"
     __table_args__ = (Index("steps_of_run", "run", "started_at"),)
