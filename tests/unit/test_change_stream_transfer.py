@@ -586,6 +586,24 @@ def test_a_delta_that_is_gone_is_found_by_verification_and_by_a_quick_look(world
     assert (findings(), PROVIDER.missing(point, store)) == ([False], [f"delta {db.last.id}"])
 
 
+def test_a_base_that_is_gone_is_found_by_the_same_look(world: World) -> None:
+    """Else the choice of a point would pass, and the volume be refused when it is written."""
+    world.protect(1)
+    world.write("vol-db", 0, b"x" * GRAIN)
+    world.protect(2)
+    point, store = world.points[-1], cast(Any, world.store)
+    db = point.sources["vol-db"]
+    assert isinstance(db, ChangeStream)
+    base, last = db.deltas
+    for delta in (base, last):
+        kept = world.store.held.pop(f"{delta.prefix}/pack-00000")
+        assert PROVIDER.missing(point, store) == [f"delta {delta.id}"]
+        world.store.held[f"{delta.prefix}/pack-00000"] = kept
+    assert PROVIDER.missing(point, store) == []
+    world.store.held.clear()
+    assert len(PROVIDER.missing(point, store)) == len(point.deltas) == 4
+
+
 def test_snapshots_of_volumes_that_go_are_removed_and_those_of_others_stay(world: World) -> None:
     """Cinder deletes no volume of an old copy that has a snapshot."""
     world.protect(1)

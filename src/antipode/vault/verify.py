@@ -106,13 +106,28 @@ def verify_delta(volume: str, delta: Delta, store: Store) -> Finding:
     )
 
 
+def lost_deltas(deltas: Iterable[Delta], store: Store) -> list[Delta]:
+    """Those that the store does not hold as they were made, by one listing of each folder of
+    deltas, however many there are.
+
+    Raises:
+        SiteUnreachable: the store does not answer.
+    """
+    by_folder: dict[tuple[str, str], list[Delta]] = defaultdict(list)
+    for delta in deltas:
+        by_folder[delta.container, delta.prefix.partition("/")[0]].append(delta)
+    lost: list[Delta] = []
+    for (container, folder), ours in by_folder.items():
+        there: dict[str, list[StoredObject]] = defaultdict(list)
+        for item in _listed(store, container, f"{folder}/"):
+            there[item.name.rpartition("/")[0]].append(item)
+        lost += [d for d in ours if _fingerprint(d.prefix, there[d.prefix]) != d.stored]
+    return lost
+
+
 def stored_delta(container: str, prefix: str, store: Store) -> StoredObjects:
     """The fingerprint of what the store holds of a delta."""
-    try:
-        found = store.listing(container, f"{prefix}/")
-    except NotFound:  # the container is gone
-        found = []
-    return _fingerprint(prefix, found)
+    return _fingerprint(prefix, _listed(store, container, f"{prefix}/"))
 
 
 class Held(NamedTuple):
@@ -197,7 +212,7 @@ def broken_chains(point: RecoveryPoint, store: Store) -> dict[str, str]:
         SiteUnreachable: the backup store does not answer.
     """
     held = {
-        container: _by_prefix(_all_objects(store, container))
+        container: _by_prefix(_listed(store, container))
         for container in {r.container for r in point.backups.values()}
     }
     broken: dict[str, str] = {}
@@ -268,10 +283,10 @@ def _by_prefix(listing: Iterable[StoredObject]) -> dict[str, list[StoredObject]]
     return found
 
 
-def _all_objects(store: Store, container: str) -> Sequence[StoredObject]:
+def _listed(store: Store, container: str, prefix: str = "") -> Sequence[StoredObject]:
     """What a container holds: nothing, when it is gone."""
     try:
-        return store.listing(container)
+        return store.listing(container, prefix)
     except NotFound:
         return []
 

@@ -55,7 +55,7 @@ class VolumeProvider(ABC):
         yield from ()
 
     def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
-        """The newest things that a point needs and the backup store lacks, by a quick look.
+        """What a point needs and the backup store lacks, as far as a quick look shows it.
 
         Called once for each recovery point that has sources of this kind.
 

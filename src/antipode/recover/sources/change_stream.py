@@ -6,7 +6,6 @@ Cinder knows nothing of these streams, so that no other road is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from antipode import libraries
@@ -19,14 +18,11 @@ from antipode.protect import volume_keys
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import VolumeProvider, standing, written
 from antipode.recover.standing import StandingSteps, keep_taken
-from antipode.vault.verify import Finding, stored_delta, verify_deltas
+from antipode.vault.verify import Finding, lost_deltas, verify_deltas
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
-
-LOOKS_AT_ONCE = 8
-"""at the backup store"""
 
 
 class FromChangeStreams(VolumeProvider):
@@ -44,14 +40,7 @@ class FromChangeStreams(VolumeProvider):
         yield from _unfit_types(point, site)
 
     def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
-        newest = [d[-1] for s in point.sources.values() if (d := deltas_of(s))]
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-            there = list(pool.map(lambda d: stored_delta(d.container, d.prefix, store), newest))
-        return [
-            f"delta {delta.id}"
-            for delta, now in zip(newest, there, strict=True)
-            if now != delta.stored
-        ]
+        return [f"delta {delta.id}" for delta in lost_deltas(point.deltas.values(), store)]
 
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
