@@ -149,6 +149,14 @@ class Storage(Driver):
             ResourceFailed: it cannot be removed.
         """
 
+    def incoming(self, images: Collection[str]) -> tuple[list[str], dict[str, Replica]]:
+        """The answers of `receives_not` and `replicas`, for a storage that has both in one.
+
+        Raises:
+            SiteUnreachable: the storage does not answer.
+        """
+        return list(self.receives_not()), self.replicas(images)
+
     def whole(self, wanted: Mapping[str, str]) -> tuple[set[str], dict[str, Replica]]:
         """The images of which a state is here and whole, and how each of the others is.
 

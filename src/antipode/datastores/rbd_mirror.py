@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -32,7 +33,12 @@ COPY_S = 24 * 3600.0
 """How long an image may take to be copied whole."""
 OF_CEPH = ("CEPH_ARGS", "CEPH_CONF", "CEPH_KEYRING", "CEPH_LIB")
 """The variables by which Ceph's commands find a cluster."""
-NO_SUCH, BUSY, EXISTS = 2, 16, 17
+LETS_GO_S = 120.0
+"""How long rbd-mirror may hold an image that was promoted: until it sees that, nothing can be
+written.
+"""
+LOOK_S = 0.2
+NO_SUCH, BUSY, EXISTS, READ_ONLY = 2, 16, 17, 30
 """Exit codes of `rbd`: errno of Linux."""
 _BY_SNAPSHOTS = (
     "mirrored by snapshots: it lists states before their bytes are there, so it needs journals"
@@ -104,11 +110,19 @@ class RbdMirror(PromotableStorage):
             yield str(error)
 
     def receives_not(self) -> Iterator[str]:
+        if self._mirroring_of_pool["mode"] != "disabled":  # a problem by itself
+            yield from self._receives_not(self._pool_status())
+
+    def incoming(self, images: Collection[str]) -> tuple[list[str], dict[str, Replica]]:
+        if self._mirroring_of_pool["mode"] == "disabled":
+            return [], {i: _replica(i, None) for i in images}
+        status = self._pool_status("--verbose")
+        return list(self._receives_not(status)), _replicas(images, status)
+
+    def _receives_not(self, status: Json) -> Iterator[str]:
         # a daemon fetches what the other site has: that at the original site sends nothing
         info = self._mirroring_of_pool
-        if info["mode"] == "disabled":
-            return  # a problem by itself
-        health = self._pool_status()["summary"].get("daemon_health", "UNKNOWN")
+        health = status["summary"].get("daemon_health", "UNKNOWN")
         if info.get("peers") and health not in ("OK", "WARNING"):
             yield (
                 f"{self.label}: rbd-mirror is in state {health}; if the other site's monitors"
@@ -132,8 +146,7 @@ class RbdMirror(PromotableStorage):
         return [image for image in images if enabled[image]]
 
     def replicas(self, images: Collection[str]) -> dict[str, Replica]:
-        listed = {i["name"]: i for i in self._pool_status("--verbose").get("images", [])}
-        return {i: _replica(i, listed.get(i)) for i in images}
+        return _replicas(images, self._pool_status("--verbose"))
 
     def states(self, images: Collection[str]) -> dict[str, set[str]]:
         def listed(image: str) -> set[str]:
@@ -196,7 +209,11 @@ class RbdMirror(PromotableStorage):
 
     def keep_head(self, image: str, state: str) -> None:
         spec = f"{self._spec(image)}@{state}"
-        ended = self._run("snap", "create", "--no-progress", spec)
+        deadline = time.monotonic() + LETS_GO_S
+        while (ended := self._run("snap", "create", "--no-progress", spec)).code == READ_ONLY:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_S)  # nothing at this site tells when rbd-mirror lets it go
         if ended.code != EXISTS:
             self._must_have_succeeded(ended, f"make snapshot {spec}")
         if self._is_protected(image, state) is False:
@@ -317,6 +334,12 @@ class RbdMirror(PromotableStorage):
                 " ceph-common, or correct `command` of the storage in antipode.yaml"
             ) from error
         return _Ended(ended.returncode, ended.stdout, _last_line(ended.stderr))
+
+
+def _replicas(images: Collection[str], status: Json) -> dict[str, Replica]:
+    """Images by the pool's status."""
+    listed = {i["name"]: i for i in status.get("images", [])}
+    return {i: _replica(i, listed.get(i)) for i in images}
 
 
 def _replica(image: str, status: Json | None) -> Replica:

@@ -261,6 +261,8 @@ def _promote(pool: Pool, words: list[str]) -> None:
             "image is primary within a remote cluster or demotion is not propagated yet",
         )
     mirror["primary"], mirror["split"] = True, "--force" in words
+    # as a replica, until it sees that it is none any more
+    mirror["held_by_daemon"] = "--force" in words and pool.conditions.get("daemon") != "down"
 
 
 def _demote(pool: Pool, words: list[str]) -> None:
@@ -286,7 +288,8 @@ def _must_be_mirrored(pool: Pool, image: str) -> Json:
 def _snap_create(pool: Pool, words: list[str]) -> None:
     image, _, snapshot = _image(words[0]).partition("@")
     source, mirror = pool.must_have(image), pool.mirrored(image)
-    if mirror is not None and not mirror["primary"]:
+    if mirror is not None and (mirror.pop("held_by_daemon", False) or not mirror["primary"]):
+        pool.keep()
         raise Refused(READ_ONLY, "failed to create snapshot: (30) Read-only file system")
     path = pool.snapshot_path(image, snapshot)
     if path.exists():

@@ -192,8 +192,8 @@ def _problems_at(site: Site, name: str, images: Mapping[str, Volume]) -> Iterato
     try:
         there = storage_at(site, name)
         yield from there.problems()
-        yield from there.receives_not()
-        replicas = there.replicas(images)
+        receives_not, replicas = there.incoming(images)
+        yield from receives_not
     except AntipodeError as error:
         yield str(error)
         return
