@@ -44,14 +44,15 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Sp
     log.parent.mkdir(parents=True, exist_ok=True)
     calls, output = log.with_suffix(".calls"), log.with_suffix(".out")
     calls.write_text("")
-    counting = str(Path(__file__).parent / "counting")
+    own = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(Path(__file__).parent / "counting"), *([own] if own else [])])
     with output.open("w") as out, log.open("w") as err:
         began, started = time.time(), time.monotonic()
         process = subprocess.Popen(
             list(command),
             stdout=out,
             stderr=err,
-            env={**os.environ, **environment, "BENCH_CALLS": str(calls), "PYTHONPATH": counting},
+            env={**os.environ, **environment, "BENCH_CALLS": str(calls), "PYTHONPATH": path},
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.cloud.volumes import users_of
+from antipode.logs import adopt, current_run
 from antipode.model.probe import asked_address, cannot_connect
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
@@ -22,6 +25,18 @@ most.
 """
 
 VNIC_TYPES = ("normal", "direct", "macvtap", "direct-physical", "virtio-forwarder")
+
+
+def side_by_side(looks: Sequence[Callable[[], Iterable[str]]]) -> list[str]:
+    """What looks find, one after another; all look at once, as most ask a service of their own.
+
+    Raises:
+        AntipodeError: what the first of them raises, once all have ended.
+    """
+    with ThreadPoolExecutor(
+        len(looks), "check", initializer=adopt, initargs=(current_run(),)
+    ) as pool:
+        return list(chain.from_iterable(pool.map(lambda look: list(look()), looks)))
 
 
 def problems(

@@ -735,32 +735,38 @@ class Check(ProtectTask):
             for warning in warnings:
                 LOG.warning("%s: %s", p.vnf.vnf, warning)
             step.result(warnings=warnings)
-            problems = problems_of(p, found, self.job.option, self.job.transfer)
-            problems += self.job.part.problems(p, whole, self.job.option)
-            problems += labels.problems(p, found, self.job.option, self.job.part)
-            try:
-                self.job.vault.check(p.run)
-                reserve.come_first(self.job.vault)
-            except Stopped:
-                raise
-            except AntipodeError as error:
-                problems.append(str(error))
-            problems += self._key_problems()
-            problems += self._store_problems()
+            problems = checks.side_by_side(
+                [
+                    lambda: problems_of(p, found, self.job.option, self.job.transfer),
+                    lambda: self.job.part.problems(p, whole, self.job.option),
+                    lambda: labels.problems(p, found, self.job.option, self.job.part),
+                    self._vault_problems,
+                    self._store_problems,
+                ]
+            )
             problems += self._places_problems()
             problems += claimed_twice(self.run.deployment, p.vnf, p.site.name)
             problems += self._hours_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
 
-    def _key_problems(self) -> list[str]:
-        try:
-            points.prepare_keys(self.job.vault, self.job.request.vnf.vnf)
-        except Stopped:
-            raise
-        except AntipodeError as error:
-            return [str(error)]
-        return []
+    def _vault_problems(self) -> Iterator[str]:
+        vault = self.job.vault
+
+        def can_be_written() -> None:
+            vault.check(self.run.id)
+            reserve.come_first(vault)
+
+        for see in (
+            can_be_written,
+            lambda: points.prepare_keys(vault, self.job.request.vnf.vnf),
+        ):
+            try:
+                see()
+            except Stopped:
+                raise
+            except AntipodeError as error:
+                yield str(error)
 
     def _places_problems(self) -> list[str]:
         return offsite.problems(
@@ -817,23 +823,26 @@ def problems_of(
         for member in members
         if captured.count(member) != 1
     ]
-    problems += checks.problems(
-        protecting.vnf,
-        topology,
-        protecting.site,
-        may_be_off=option.captures_members_that_are_off,
-        may_be_encrypted=option.captures_encrypted,
-        may_boot_from_image=option.captures_root_disks,
+    return problems + checks.side_by_side(
+        [
+            lambda: checks.problems(
+                protecting.vnf,
+                topology,
+                protecting.site,
+                may_be_off=option.captures_members_that_are_off,
+                may_be_encrypted=option.captures_encrypted,
+                may_boot_from_image=option.captures_root_disks,
+            ),
+            lambda: checks.shared_volumes(topology, batches),
+            lambda: checks.unattached_volumes(
+                topology, protecting.site, are_captured=option.captures_unattached
+            ),
+            lambda: base_images.problems(protecting, topology),
+            lambda: option.check(protecting, topology),
+            lambda: transfer.check(protecting, topology),
+            lambda: application_data.problems(protecting),
+        ]
     )
-    problems += checks.shared_volumes(topology, batches)
-    problems += checks.unattached_volumes(
-        topology, protecting.site, are_captured=option.captures_unattached
-    )
-    problems += base_images.problems(protecting, topology)
-    problems += option.check(protecting, topology)
-    problems += transfer.check(protecting, topology)
-    problems += application_data.problems(protecting)
-    return problems
 
 
 class CaptureBatch(ProtectTask):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -54,10 +55,14 @@ def ask(site: Site, volumes: Sequence[Json]) -> Answers:
     """
     unanswered: dict[str, str] = {}
     ids = {v["id"] for v in volumes}
-    connections: list[Connection] = _answered(
-        unanswered, "connection", lambda: site.backends.connections(ids), list
-    )
-    locations = _answered(unanswered, "location", site.backends.locations, dict[str, str])
+    with ThreadPoolExecutor(1, "locations") as pool:
+        located = pool.submit(
+            _answered, unanswered, "location", site.backends.locations, dict[str, str]
+        )
+        connections: list[Connection] = _answered(
+            unanswered, "connection", lambda: site.backends.connections(ids), list
+        )
+    locations = located.result()
     answers = Answers(connections, locations, unanswered)
     nameless = [v for v in volumes if v.get(HOST) and not _name(_connection_of(answers, v["id"]))]
     listed: dict[str, str] = {}
