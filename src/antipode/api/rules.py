@@ -15,6 +15,7 @@ from oslo_policy import policy
 
 from antipode.api.identity import Caller
 from antipode.errors import Forbidden, InvalidInput
+from antipode.runs import KINDS, kind_of
 
 SERVICE = "disaster-recovery"
 COVERED = "rule:covered"
@@ -74,8 +75,17 @@ def _staff(persona: str) -> str:
     return f"rule:{persona} and {STAFF}"
 
 
-def _kind(kind: str, persona: str) -> Rule:
-    return Rule(f"run:{kind}", _of(persona), f"Begin, abort and resume a run: {kind}.", ())
+def _of_kinds() -> list[Rule]:
+    """A rule for each name under which runs are asked for."""
+    by_persona: dict[str, list[str]] = {persona.name: [] for persona in PERSONAS}
+    for kind in map(kind_of, KINDS.names):
+        if kind.persona is not None:
+            by_persona[kind.persona] += [kind.name, *kind.also_asked_as]
+    return [
+        Rule(f"run:{name}", _of(persona), f"Begin, abort and resume a run: {name}.", ())
+        for persona, names in by_persona.items()
+        for name in sorted(names)
+    ]
 
 
 RULES: list[Rule] = [
@@ -194,11 +204,7 @@ RULES: list[Rule] = [
         "Begin a run of a VNF; the rule of its kind is asked too.",
         ("POST /v1/vnfs/{vnf}/runs", "POST /v1/vnfs/{vnf}/previews"),
     ),
-    *(_kind(kind, "member") for kind in ("protect", "precheck", "drill", "verify", "standing")),
-    _kind("drill-cleanup", "member"),
-    *(_kind(kind, "operator") for kind in ("failover", "migrate", "failback", "fence")),
-    *(_kind(kind, "operator") for kind in ("reprotect", "undo", "commit", "dns-switch")),
-    _kind("standing-removal", "operator"),
+    *_of_kinds(),
     Rule(
         "run:recovery-point-delete",
         _staff("admin"),
@@ -287,13 +293,13 @@ RULES: list[Rule] = [
     Rule("service:get", _staff("observer"), "Look at the service.", ("GET /v1/service",)),
     Rule("audit:list", _staff("admin"), "Read the audit trail.", ("GET /v1/audit",)),
 ]
-KINDS = frozenset(rule.name.removeprefix("run:") for rule in RULES if not rule.operations)
-"""The kinds of runs that have a rule of their own."""
+_OF_KINDS = frozenset(rule.name for rule in RULES if not rule.operations)
 
 
 def rule_of_kind(kind: str) -> str:
     """The rule that is asked before a run of a kind is begun, aborted or resumed."""
-    return f"run:{kind}" if kind in KINDS else "run:other"
+    own = f"run:{kind}"
+    return own if own in _OF_KINDS else "run:other"
 
 
 def defaults() -> list[policy.RuleDefault]:

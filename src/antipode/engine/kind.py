@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.config import Config
@@ -25,6 +25,13 @@ class Priority(IntEnum):
     RECOVERY = 0
     PROTECTION = USUAL_PRIORITY
     UPKEEP = 20
+
+
+class Persona(StrEnum):
+    """Users of the API with one task."""
+
+    MEMBER = "member"
+    OPERATOR = "operator"
 
 
 class RunKind(ABC):
@@ -54,6 +61,10 @@ class RunKind(ABC):
     """
     adds_points: ClassVar[bool] = False
     """whether it makes recovery points, after which others may expire"""
+    persona: ClassVar[Persona | None] = None
+    """whose default roles allow to ask for it over the API; None: nothing asks for it by a name"""
+    also_asked_as: ClassVar[Sequence[str]] = ()
+    """further names under which it is asked for"""
 
     @property
     def command(self) -> str:

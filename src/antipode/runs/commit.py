@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from antipode.engine import activity
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy
 from antipode.model.base import Model
@@ -55,6 +55,7 @@ class Commit(RunKind):
     name = "commit"
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.OPERATOR
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

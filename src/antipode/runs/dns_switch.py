@@ -17,7 +17,7 @@ from taskflow import task
 
 from antipode.engine import activity
 from antipode.engine.flow_runner import guarded
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, DnsFailed
 from antipode.model.base import Model
@@ -68,6 +68,7 @@ class DnsSwitch(RunKind):
     name = "dns-switch"
     flow_version = 1
     priority = Priority.RECOVERY
+    persona = Persona.OPERATOR
     rolls_back_failures = False
     works_at_active_site = False
     creates = "changes of DNS records"

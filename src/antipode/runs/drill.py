@@ -21,7 +21,7 @@ from antipode import logs
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import graph_of, guarded, run_flow
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import (
     Busy,
@@ -136,6 +136,7 @@ class Drill(RunKind):
     name = "drill"
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = False
     creates = "networks, servers, volumes, ports and throw-away backups of the drill"

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, ResourceFailed
 from antipode.model.base import Model
@@ -69,6 +69,7 @@ class DrillCleanup(RunKind):
     name = "drill-cleanup"
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

@@ -22,7 +22,7 @@ from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import graph_of, guarded, run_flow
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import (
     Aborted,
@@ -193,6 +193,7 @@ class Failover(RunKind):
     transition = "failing-over"
     flow_version = 2
     priority = Priority.RECOVERY
+    persona = Persona.OPERATOR
     rolls_back_failures = False
     works_at_active_site = False
     creates = "servers, volumes, ports and networks"

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from antipode.engine import activity
 from antipode.engine.activity import Standing
 from antipode.engine.deployment import Deployment
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.base import Model
@@ -78,6 +78,7 @@ class Fence(RunKind):
     name = "fence"
     flow_version = 1
     priority = Priority.RECOVERY
+    persona = Persona.OPERATOR
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

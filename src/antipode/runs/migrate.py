@@ -22,7 +22,7 @@ from antipode.config import Config
 from antipode.datastores.application import Application, Data, application_at
 from antipode.datastores.arrival import Arrival
 from antipode.engine import activity, parts
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
@@ -151,6 +151,8 @@ class Migrate(RunKind):
     transition = "migrating"
     flow_version = 1
     priority = Priority.RECOVERY
+    persona = Persona.OPERATOR
+    also_asked_as = ("failback",)
     rolls_back_failures = True
     works_at_active_site = True
     creates = "servers, volumes, ports and networks at the other site"

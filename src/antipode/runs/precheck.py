@@ -6,7 +6,7 @@ and does not call the active site.
 from __future__ import annotations
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import NotFound
 from antipode.model.base import Model
@@ -32,6 +32,7 @@ class Precheck(RunKind):
     name = "precheck"
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

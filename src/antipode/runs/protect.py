@@ -19,7 +19,7 @@ from antipode import __version__
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import (
     AntipodeError,
@@ -167,6 +167,7 @@ class Protect(RunKind):
     name = "protect"
     flow_version = 3
     priority = Priority.PROTECTION
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = True
     creates = "snapshots and backups"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from antipode.engine import parts
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, PreflightFailed, Stopped
 from antipode.model.base import Model
@@ -101,6 +101,7 @@ class Reprotect(RunKind):
     transition = "reprotecting"
     flow_version = 1
     priority = Priority.PROTECTION
+    persona = Persona.OPERATOR
     rolls_back_failures = False
     works_at_active_site = True
     creates = "snapshots and backups"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, InvalidInput, ResourceFailed
 from antipode.model.base import Model
@@ -103,6 +103,7 @@ class StandingApply(RunKind):
     name = APPLY
     flow_version = 1
     priority = Priority.PROTECTION
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, InvalidInput
 from antipode.model.base import Model
@@ -52,6 +52,7 @@ class StandingRemoval(RunKind):
     name = REMOVAL
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.OPERATOR
     rolls_back_failures = True
     works_at_active_site = False
     creates = ""

@@ -19,7 +19,7 @@ from pydantic import Field
 from antipode.cloud.api import Json
 from antipode.config import Config
 from antipode.engine import activity
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import (
     AntipodeError,
@@ -106,6 +106,7 @@ class Undo(RunKind):
     transition = "undoing"
     flow_version = 1
     priority = Priority.RECOVERY
+    persona = Persona.OPERATOR
     rolls_back_failures = True
     works_at_active_site = True
     creates = ""

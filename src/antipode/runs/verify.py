@@ -21,7 +21,7 @@ from taskflow.patterns import linear_flow
 from antipode import logs
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
-from antipode.engine.kind import Priority, RunKind
+from antipode.engine.kind import Persona, Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import (
     AntipodeError,
@@ -145,6 +145,7 @@ class Verify(RunKind):
     name = "verify"
     flow_version = 1
     priority = Priority.UPKEEP
+    persona = Persona.MEMBER
     rolls_back_failures = True
     works_at_active_site = False
     creates = "throw-away volumes and backups"

@@ -14,7 +14,9 @@ import pytest
 
 from antipode.api.app import rooms
 from antipode.api.gate import Installation
-from antipode.api.rules import RULES
+from antipode.api.rules import RULES, rule_of_kind
+from antipode.operations import proposals
+from antipode.runs import KINDS
 from antipode.runs.actions import RunbookSteps
 from antipode.store.tables import StepRow
 from tests.unit.api.conftest import Client, Clients, Things, run_of
@@ -238,7 +240,8 @@ def kinds() -> Iterator[tuple[str, str]]:
         yield kind, "member"
     for kind in ("failover", "migrate", "failback", "fence", "reprotect", "undo", "commit"):
         yield kind, "operator"
-    yield "dns-switch", "operator"
+    for kind in ("dns-switch", "standing-removal"):
+        yield kind, "operator"
 
 
 @pytest.mark.parametrize(("kind", "persona"), list(kinds()))
@@ -261,6 +264,19 @@ def test_a_kind_of_run_is_for_its_persona(
         "demo": persona == "member",
         "tenant-operator": True,
     }
+
+
+def test_each_name_of_a_run_has_a_rule_of_its_own() -> None:
+    names = {rule.name for rule in RULES}
+    assert {f"run:{name}" for name in proposals.OF_VNF} <= names
+
+
+def test_a_kind_without_a_persona_is_the_staffs() -> None:
+    [of_others] = [rule for rule in RULES if rule.name == "run:other"]
+    assert "all_projects:True" in of_others.check
+    for name in KINDS.names:
+        has_own = rule_of_kind(name) != of_others.name
+        assert has_own is (KINDS.get(name).persona is not None), name
 
 
 def test_a_thing_of_no_project_is_of_no_caller_without_one(
