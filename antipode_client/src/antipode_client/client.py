@@ -16,7 +16,7 @@ from antipode_client import __version__
 from antipode_client.errors import Fault
 
 SERVICE_TYPE = "disaster-recovery"
-MICROVERSION = "1.1"
+MICROVERSION = "1.2"
 """That this client has been written for."""
 PAGE = 200
 """Items of a list that are asked for at once."""

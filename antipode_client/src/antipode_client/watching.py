@@ -56,6 +56,10 @@ def follow(
             state = found["state"]
             words = HELP.get(state, state.replace("_", " ")).format(id=run)
             say(f"run {run}: {words}")
+        for warning in found.get("warnings", ()):  # which earlier APIs do not have
+            if warning not in shown:
+                shown.add(warning)
+                say(in_one_line(f"run {run}: {warning}"))
         if state in ENDED:
             return found
         pause(LOOK_S)

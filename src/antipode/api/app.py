@@ -45,7 +45,8 @@ def application(installation: Installation) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.installation = installation
-    for room in rooms():
+    polled_first = sorted(rooms(), key=lambda room: room not in (runs.ROUTES, vnfs.ROUTES))
+    for room in polled_first:
         # as they are: an included router is built again at the first request, which takes half a
         # second in which no other is answered
         app.router.routes.extend(room.routes)

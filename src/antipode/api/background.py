@@ -93,14 +93,18 @@ class Background:
 
     def abort(self, run: RunRow) -> None:
         """Have a run stop and be rolled back: by the process that has it, else by a service if it
-        is open, else by this one.
+        is open or has failed, else by this one.
 
         Raises:
             TooManyRequests: as for `begin`.
             InvalidInput: it cannot be rolled back, and nothing was changed.
+            Busy: another run has its place by now.
             AntipodeError: it cannot begin.
         """
         kind_of(run.kind)
+        if run.state == "failed" and is_served(self._deployment):
+            resubmit(self._deployment, run, abort=True)
+            return
         is_open = run.state in OPEN
         if is_open:
             # kept, so that the next process that claims it does so, too, if this one dies

@@ -17,10 +17,14 @@ from antipode.errors import InvalidInput
 from antipode.model.base import NAME
 
 SERVICE = "disaster-recovery"
-OLDEST, NEWEST = (1, 0), (1, 1)
+OLDEST, NEWEST = (1, 0), (1, 2)
 """The microversions that are understood; docs/api.md has a line for each."""
 MOST, USUAL = 1000, 100
 """Items of a list."""
+MOST_REMEMBERED = 4096
+"""Items of lists that a process keeps as it has shown them: most lists have the same items as the
+one before.
+"""
 MARKER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,126}$"
 Marker = Annotated[str, Query(pattern=MARKER, description="the item after which the page begins")]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="how many items at most")]
@@ -87,9 +91,12 @@ def _quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-def links(request: Request, *path: str, **more: Sequence[str]) -> list[Link]:
-    """The link of a resource to itself, and others by their names."""
-    base = base_of(request)
+def links(base: str, *path: str, **more: Sequence[str]) -> list[Link]:
+    """The link of a resource to itself, and others by their names.
+
+    Args:
+        base: what they begin with; see `base_of`.
+    """
     own = [Link(rel="self", href=_below(base, path))]
     return own + [Link(rel=rel, href=_below(base, to)) for rel, to in more.items()]
 

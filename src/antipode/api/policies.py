@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from antipode.api import conventions
-from antipode.api.conventions import Limit, Linked, Marker, PolicyName, links, page
+from antipode.api.conventions import Limit, Linked, Marker, PolicyName, base_of, links, page
 from antipode.api.gate import Asked, route
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.policy import Policy
@@ -124,5 +124,5 @@ def _shown(asked: Asked, request: Request, policy: Policy) -> PolicyShown:
         rto_s=policy.rto,
         verify_every_s=policy.verify_every,
         drill_every_s=policy.drill_every,
-        links=links(request, "policies", policy.policy),
+        links=links(base_of(request), "policies", policy.policy),
     )

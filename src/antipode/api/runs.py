@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -18,6 +19,7 @@ from antipode.api.conventions import (
     Moment,
     RunId,
     VnfName,
+    base_of,
     href,
     links,
     moment,
@@ -34,6 +36,7 @@ from antipode.operations.progress import outlook
 from antipode.operations.reports import Cleaner
 from antipode.operations.resume import must_be_confirmed
 from antipode.operations.run_tree import steps_with_parts, under
+from antipode.operations.submit import keeps_it
 from antipode.screen import visible
 from antipode.store.runs import AWAITING, NEVER_BEGUN, RUNNING, ListedRun, RunFilter
 from antipode.store.tables import QuestionRow, RunRow, StepRow
@@ -93,6 +96,7 @@ class RunShown(RunOfList):
     under_way: list[str] = Field(description="the steps that it is at")
     left_s: float | None = Field(description="how long it may still take")
     judged_by: str | None
+    warnings: list[str] = Field(description="what keeps it from going forward, beside its state")
 
 
 class OneRun(BaseModel):
@@ -458,10 +462,12 @@ def _words(state: str) -> str:
 
 def _of_lists(asked: Asked, request: Request, found: Sequence[ListedRun]) -> list[RunOfList]:
     reasons, states = _reasons(asked, found), _states(asked, found)
-    return [_of_list(request, one, states[one.id], reasons[one.id]) for one in found]
+    base = base_of(request)
+    return [_of_list(base, one, states[one.id], reasons[one.id]) for one in found]
 
 
-def _of_list(request: Request, row: ListedRun, state: str, reason: str | None) -> RunOfList:
+@lru_cache(conventions.MOST_REMEMBERED)
+def _of_list(base: str, row: ListedRun, state: str, reason: str | None) -> RunOfList:
     is_plan = row.vnf != name_of(row)
     return RunOfList(
         id=row.id,
@@ -476,17 +482,19 @@ def _of_list(request: Request, row: ListedRun, state: str, reason: str | None) -
         ended_at=moment(row.ended_at),
         recovery_point=row.recovery_point,
         part_of=row.part_of,
-        links=links(request, "runs", row.id, steps=("runs", row.id, "steps")),
+        links=links(base, "runs", row.id, steps=("runs", row.id, "steps")),
     )
 
 
 def _one(asked: Asked, request: Request, run: str) -> OneRun:
     now = time.time()
-    seen = outlook(asked.deployment.runs, run, now)
+    seen = outlook(asked.deployment.runs, run, now, all_steps=False)
     row, estimate = seen.run, seen.estimate
     listed = _listed_of(row)
     reason = _reasons(asked, [listed])[row.id]
-    of_list = _of_list(request, listed, _state(asked, row), reason)
+    state = state_of(row, asked.deployment)
+    warning = keeps_it(asked.deployment, row, state)
+    of_list = _of_list(base_of(request), listed, _words(state), reason)
     return OneRun(
         run=RunShown(
             **dict(of_list),
@@ -497,6 +505,7 @@ def _one(asked: Asked, request: Request, run: str) -> OneRun:
             under_way=[f"{step.name} {step.resource}" for step in seen.under_way],
             left_s=estimate.left_s if estimate else None,
             judged_by=estimate.judged_by if estimate else None,
+            warnings=[] if warning is None else [warning],
         )
     )
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antipode.api.app import application
 from antipode.api.gate import Installation
@@ -33,6 +34,10 @@ SENT_WITHIN_S = 30.0
 """How long a client may take to send a request, its body included: one that has vanished, or means
 no good, does not keep its connection for ever.
 """
+
+
+MOST_HEAD = 64 << 10
+"""Bytes of the head of a request that has not come whole: more are not awaited."""
 
 
 class Beside(NamedTuple):
@@ -141,6 +146,31 @@ class _Server(uvicorn.Server):
                 raise AntipodeError("the server of the API did not start; see the log")
 
 
+class _Connection(HttpToolsProtocol):
+    """A connection, whose requests have a limit of their heads: the parser has none."""
+
+    _head_bytes: int | None = None
+    """that have come of a head since it began; None: it has come whole, or not begun"""
+
+    def on_message_begin(self) -> None:
+        """Called when the head of a request begins."""
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called when the head of a request has come whole."""
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Called when bytes have come."""
+        super().data_received(data)
+        if self._head_bytes is not None and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD:
+                self.send_400_response(f"The head of a request has at most {MOST_HEAD} bytes.")
+
+
 def _answering(installation: Installation, beside: Beside | None) -> ASGIApp:
     """The API, and what answers beside it."""
     api = application(installation)
@@ -159,6 +189,9 @@ def _answering(installation: Installation, beside: Beside | None) -> ASGIApp:
 def _config(settings: ApiConfig, app: ASGIApp) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
+        # a parser and a loop in C: those in Python take longer than many an answer
+        http=_Connection,
+        loop="uvloop",
         log_config=None,
         access_log=False,
         server_header=False,

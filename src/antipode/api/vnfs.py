@@ -4,14 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from antipode.api import conventions
-from antipode.api.conventions import Limit, Linked, Marker, Moment, VnfName, links, moment, page
+from antipode.api.conventions import (
+    Limit,
+    Linked,
+    Marker,
+    Moment,
+    VnfName,
+    base_of,
+    links,
+    moment,
+    page,
+)
 from antipode.api.gate import Asked, route
 from antipode.errors import Forbidden, InvalidInput, QuotaExceeded
 from antipode.model.history import VnfHistory
@@ -178,7 +189,8 @@ def list_vnfs(
     found = deployment.vnfs.page(asked.projects, limit + 1, marker)
     shown, more = page(request, found, limit, lambda row: row.name)
     states = deployment.states.some([row.name for row in shown])
-    vnfs_shown = [_shown(request, row, states.get(row.name)) for row in shown]
+    base = base_of(request)
+    vnfs_shown = [_shown(base, row, _where(states.get(row.name))) for row in shown]
     return VnfList(vnfs=vnfs_shown, vnfs_links=more)
 
 
@@ -186,7 +198,8 @@ def list_vnfs(
 def get_vnf(asked: Asked, request: Request, vnf: VnfName) -> OneVnf:
     """Show a VNF."""
     deployment = asked.deployment
-    return OneVnf(vnf=_shown(request, deployment.vnfs.listed(vnf), deployment.states.find(vnf)))
+    where = _where(deployment.states.find(vnf))
+    return OneVnf(vnf=_shown(base_of(request), deployment.vnfs.listed(vnf), where))
 
 
 @route(ROUTES, "GET", "/vnfs/{vnf}/definition", "vnf:definition")
@@ -207,7 +220,7 @@ def put_definition(asked: Asked, request: Request, vnf: VnfName, given: GivenDef
     vnfs.must_fit(definition, asked.deployment.config)
     _must_have_room(asked, definition)
     vnfs.add(asked.deployment, definition)
-    return OneVnf(vnf=_shown(request, asked.deployment.vnfs.listed(vnf), None))
+    return OneVnf(vnf=_shown(base_of(request), asked.deployment.vnfs.listed(vnf), Where()))
 
 
 @route(ROUTES, "DELETE", "/vnfs/{vnf}", "vnf:delete", status_code=204)
@@ -336,7 +349,22 @@ def get_history(
     return OneHistory(history=found.vnfs[0], notes=found.notes)
 
 
-def _shown(request: Request, row: ListedVnf, state: ProtectedVnf | None) -> VnfShown:
+class Where(NamedTuple):
+    """Where a VNF is, as it is shown."""
+
+    active_site: str | None = None
+    generation: int | None = None
+    state: str | None = None
+
+
+def _where(state: ProtectedVnf | None) -> Where:
+    if state is None:
+        return Where()
+    return Where(state.active_site, state.generation, str(state.state))
+
+
+@lru_cache(conventions.MOST_REMEMBERED)
+def _shown(base: str, row: ListedVnf, where: Where) -> VnfShown:
     """A VNF by its stored definition, whatever version of antipode has stored it."""
     stored = row.definition
     backup, given = stored.get("backup"), stored.get("protections")
@@ -348,16 +376,14 @@ def _shown(request: Request, row: ListedVnf, state: ProtectedVnf | None) -> VnfS
         policy=row.policy,
         primary=_text(stored.get("primary")),
         backup=[backup] if isinstance(backup, str) else [str(b) for b in backup or []],
-        active_site=state.active_site if state else None,
-        generation=state.generation if state else None,
-        state=str(state.state) if state else None,
+        **where._asdict(),
         options=[str(option) for option in options],
         rpo_s=_number(stored.get("rpo")),
         rto_s=_number(stored.get("rto")),
         members=len(members) if isinstance(members, list) else 0,
         changed_at=moment(row.added_at) or "",
         links=links(
-            request,
+            base,
             "vnfs",
             row.name,
             runs=("vnfs", row.name, "runs"),

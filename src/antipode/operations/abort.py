@@ -46,16 +46,7 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         orphans.remove(deployment, [run])
     deadline = time.monotonic() + TIMEOUT_S
     while (run := deployment.runs.get(run_id)).state != "aborted":
-        if run.state == "succeeded":
-            raise InvalidInput(
-                f"{run_id} has succeeded; it is too late to abort it, and nothing is rolled back"
-            )
-        resumable = run.state == "failed" and not kind.rolls_back_failures
-        if resumable and (later := successor(deployment, run)) is not None:
-            raise InvalidInput(
-                f"{later} was begun after {run_id} and uses its resources; nothing was"
-                f" changed. Abort that one instead: antipode run abort {later}"
-            )
+        must_be_abortable(deployment, run)
         try:
             claim = deployment.claims.take(run_id, abort=True)
         except Busy as busy:
@@ -77,6 +68,24 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
                 LOG.info("%s", aborted)
     forget_what_has_ended(deployment)
     return record(run)
+
+
+def must_be_abortable(deployment: Deployment, run: RunRow) -> None:
+    """See that a run can be rolled back, unless a process has it.
+
+    Raises:
+        InvalidInput: it has succeeded, or a later run uses its resources; nothing was changed.
+    """
+    if run.state == "succeeded":
+        raise InvalidInput(
+            f"{run.id} has succeeded; it is too late to abort it, and nothing is rolled back"
+        )
+    resumable = run.state == "failed" and not kind_of(run.kind).rolls_back_failures
+    if resumable and (later := successor(deployment, run)) is not None:
+        raise InvalidInput(
+            f"{later} was begun after {run.id} and uses its resources; nothing was changed. Abort"
+            f" that one instead: antipode run abort {later}"
+        )
 
 
 def record(run: RunRow) -> Json:

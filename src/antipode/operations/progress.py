@@ -44,14 +44,18 @@ class Outlook:
         return self.run.state in ENDED
 
 
-def outlook(runs: Runs, run_id: str, now: float) -> Outlook:
+def outlook(runs: Runs, run_id: str, now: float, *, all_steps: bool = True) -> Outlook:
     """Look at a run at the moment `now` (seconds since the epoch).
+
+    Args:
+        all_steps: whether all its steps are wanted, also of a run that has ended.
 
     Raises:
         NotFound: there is no such run.
     """
     run = runs.get(run_id)
-    steps = runs.steps(run_id)
+    is_brief = run.state in ENDED and not all_steps
+    steps = runs.steps_under_way(run_id) if is_brief else runs.steps(run_id)
     under_way = [s for s in steps if s.ended_at is None and s.state == "running"]
     try:
         estimate = _estimate(runs, run, steps, now)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queues a run for any service that is free; also one that is resumed."""
+"""Queues a run for any service that is free; also one that is resumed or rolled back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from antipode.engine.deployment import Deployment
 from antipode.errors import Busy
 from antipode.operations import approvals
+from antipode.operations.abort import must_be_abortable
 from antipode.operations.resume import must_be_resumable
 from antipode.service.daemon import status_of
 from antipode.service.queue import announce, enqueue
@@ -53,14 +54,30 @@ def is_served(deployment: Deployment) -> bool:
     return (service := status_of(deployment.config)) is not None and service.is_alive
 
 
-def resubmit(deployment: Deployment, run: RunRow) -> None:
+def keeps_it(deployment: Deployment, run: RunRow, state: str) -> str | None:
+    """Why a run in this state does not go forward by itself: it is a service's, and none works
+    here; None otherwise.
+
+    Args:
+        state: as `state_of` has it.
+    """
+    if state not in ("queued", "lost") or is_served(deployment):
+        return None
+    return f"no service works here to carry out run {run.id}; start one: antipode serve"
+
+
+def resubmit(deployment: Deployment, run: RunRow, *, abort: bool = False) -> None:
     """Have a service resume a run that failed, or that no process executes.
 
+    Args:
+        abort: have it rolled back instead.
+
     Raises:
-        InvalidInput: it has ended, and nothing can be resumed; the message says what to do.
+        InvalidInput: it has ended, and nothing can be resumed or rolled back; the message says
+            what to do.
         Busy: a process has it or may have it, or another run has its place by now.
     """
-    must_be_resumable(deployment, run)
+    (must_be_abortable if abort else must_be_resumable)(deployment, run)
     is_held = deployment.claims.is_held(run)
     if is_held:
         raise Busy(f"run {run.id} is under way: a process has it", resource=f"run {run.id}")
@@ -70,5 +87,5 @@ def resubmit(deployment: Deployment, run: RunRow) -> None:
             f" at its host: {run.conductor or 'none yet'}",
             resource=f"run {run.id}",
         )
-    deployment.runs.reopen(run.id, run.claim)
+    deployment.runs.reopen(run.id, run.claim, abort=abort)
     announce(deployment, run.id)

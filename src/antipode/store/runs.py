@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Select,
     Update,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -67,22 +69,23 @@ class RunFilter:
     kind: str | None = None
     state: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQLAlchemy takes them."""
-        found: list[ColumnElement[bool]] = []
+    def given(self) -> dict[str, Any]:
+        """What is wanted, by the names that `_CONDITIONS` has."""
+        given: dict[str, Any] = {"vnf": self.vnf, "kind": self.kind, "state": self.state}
         if self.projects is not None:
             # one project, so that an index has them in order
             one = len(self.projects) == 1
-            project = RunRow.project
-            found.append(project == self.projects[0] if one else project.in_(self.projects))
-        for column, value in (
-            (RunRow.vnf, self.vnf),
-            (RunRow.kind, self.kind),
-            (RunRow.state, self.state),
-        ):
-            if value is not None:
-                found.append(column == value)
-        return found
+            given |= {"project": self.projects[0]} if one else {"projects": [*self.projects]}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_CONDITIONS: dict[str, ColumnElement[bool]] = {
+    "project": RunRow.project == bindparam("project"),
+    "projects": RunRow.project.in_(bindparam("projects", expanding=True)),
+    "vnf": RunRow.vnf == bindparam("vnf"),
+    "kind": RunRow.kind == bindparam("kind"),
+    "state": RunRow.state == bindparam("state"),
+}
 
 
 class ListedRun(NamedTuple):
@@ -183,25 +186,30 @@ class Runs:
             raise Busy(f"run {run} has {now.state} in the meantime")
         raise ClaimLost(f"run {run} was taken by another process at the same moment")
 
-    def reopen(self, run: str, known: int) -> None:
+    def reopen(self, run: str, known: int, *, abort: bool = False) -> None:
         """Have a service resume a run that failed, or that no process executes. An operator wants
         that now.
 
         Args:
             known: the number of the newest claim, as it was read.
+            abort: have it rolled back instead.
 
         Raises:
             Busy: another process has claimed it, it has ended meanwhile, or another run has its
                 slot by now.
         """
         row = self.get(run)
-        noted = {"resumed_at": clock.now(), "resumed_claim": known}
-        again = {
+        now = clock.now()
+        if abort:
+            noted: dict[str, Any] = {"abort_requested_at": now}
+            again: dict[str, Any] = {}
+        else:
+            noted = {"resumed_at": now, "resumed_claim": known}
+            again = {"reason": None, "abort_requested_at": None}
+        again |= {
             "state": "queued",
             "ended_at": None,
             "collected_at": None,
-            "reason": None,
-            "abort_requested_at": None,
             "slot": slot_of(row.kind, row.vnf),
         }
         ours = changing(RunRow).where(RunRow.id == run, RunRow.claim == known)
@@ -395,7 +403,7 @@ class Runs:
             after: a run: only those that are older than it.
 
         Raises:
-            NotFound: there is no run `after` which they come.
+            NotFound: there is no run `after` which they come, or not in these projects.
         """
         wanted = _of(vnf).order_by(RunRow.started_at.desc(), RunRow.id.desc()).limit(most)
         if projects is not None:
@@ -405,9 +413,14 @@ class Runs:
         if states:
             wanted = wanted.where(RunRow.state.in_(states))
         if after is not None:
-            last = self.get(after)
-            same = and_(RunRow.started_at == last.started_at, RunRow.id < last.id)
-            wanted = wanted.where(or_(RunRow.started_at < last.started_at, same))
+            # of one of another project not even the place is shown
+            there = RunFilter(None if projects is None else [*projects]).given()
+            of_it = _began(frozenset(there)), {**there, "marker": after}
+            with self._engine.connect() as connection:
+                if (began := connection.scalar(*of_it)) is None:
+                    raise NotFound(f"there is no run {after} among these")
+            same = and_(RunRow.started_at == began, RunRow.id < after)
+            wanted = wanted.where(or_(RunRow.started_at < began, same))
         return self._rows(wanted.options(defer(RunRow.request)))
 
     def page(self, wanted: RunFilter, limit: int, marker: str | None = None) -> list[ListedRun]:
@@ -419,18 +432,15 @@ class Runs:
         Raises:
             NotFound: there is no such run among them.
         """
-        point = type_coerce(RunRow.result, JSON)["recovery_point"].as_string()
-        # columns, not rows of the mapper: these take twice as long
-        own = (getattr(RunRow, name) for name in ListedRun._fields[:-2])
-        rows = select(*own, _whole_of(RunRow), point).where(*wanted.conditions())
-        with Session(self._engine) as session:
+        given = wanted.given()
+        with self._engine.connect() as connection:
             if marker is not None:
-                of_it = select(RunRow.started_at).where(RunRow.id == marker, *wanted.conditions())
-                if (began := session.scalar(of_it)) is None:
+                of_it = _began(frozenset(given)), {**given, "marker": marker}
+                if (began := connection.scalar(*of_it)) is None:
                     raise NotFound(f"there is no run {marker} among these")
-                rows = rows.where(tuple_(RunRow.started_at, RunRow.id) < tuple_(began, marker))
-            newest = rows.order_by(RunRow.started_at.desc(), RunRow.id.desc()).limit(limit)
-            return [ListedRun(*row) for row in session.execute(newest)]
+                given |= {"marker": marker, "began": began}
+            rows = connection.execute(_page(frozenset(given)), {**given, "most": limit})
+            return list(map(ListedRun._make, rows.all()))
 
     def count_unfinished(self, project: str) -> int:
         """How many runs of a project are queued, running or await approval."""
@@ -663,8 +673,8 @@ class Runs:
         Raises:
             NotFound: no run has this id.
         """
-        with Session(self._engine) as session:
-            found = session.execute(select(RunRow.project).where(RunRow.id == run)).first()
+        with self._engine.connect() as connection:
+            found = connection.execute(_PROJECT, {"run": run}).first()
         if found is None:
             raise NotFound(f"there is no run {run}; see: antipode run list")
         project: str | None = found.project
@@ -680,6 +690,12 @@ class Runs:
                     .order_by(StepRow.started_at, StepRow.number)
                 )
             )
+
+    def steps_under_way(self, run: str) -> list[StepRow]:
+        """The steps of a run that have begun and not ended, the oldest first."""
+        begun = select(StepRow).where(StepRow.run == run, StepRow.ended_at.is_(None))
+        with Session(self._engine) as session:
+            return list(session.scalars(begun.order_by(StepRow.started_at, StepRow.number)))
 
     def steps_of(self, runs: Sequence[str]) -> dict[str, list[StepRow]]:
         """The steps of several runs, by run, in the order in which they began."""
@@ -751,6 +767,39 @@ def _unfinished(project: str) -> Select[int]:
     """How many runs of a project are queued, running or await approval."""
     states = (*OPEN, AWAITING)
     return select(func.count()).where(RunRow.project == project, RunRow.state.in_(states))
+
+
+@lru_cache
+def _page(given: frozenset[str]) -> Select[*tuple[Any, ...]]:
+    """The statement for a page of runs. It is made once, as clients that poll ask for it all the
+    time, and to make it takes longer than to execute it.
+
+    Args:
+        given: the names of what is wanted; with `marker` and `began`, only those after that run.
+    """
+    point = type_coerce(RunRow.result, JSON)["recovery_point"].as_string()
+    # columns, not rows of the mapper: these take twice as long
+    own = (getattr(RunRow, name) for name in ListedRun._fields[:-2])
+    rows = select(*own, _whole_of(RunRow), point).where(*_conditions(given))
+    if "marker" in given:
+        place = RunRow.started_at, RunRow.id
+        names = zip(("began", "marker"), place, strict=True)
+        rows = rows.where(tuple_(*place) < tuple_(*(bindparam(n, type_=c.type) for n, c in names)))
+    return rows.order_by(RunRow.started_at.desc(), RunRow.id.desc()).limit(bindparam("most"))
+
+
+@lru_cache
+def _began(given: frozenset[str]) -> Select[float]:
+    """The statement for the moment at which a run began that is one of those wanted."""
+    wanted = select(RunRow.started_at).where(RunRow.id == bindparam("marker"))
+    return wanted.where(*_conditions(given))
+
+
+def _conditions(given: frozenset[str]) -> list[ColumnElement[bool]]:
+    return [_CONDITIONS[name] for name in sorted(given & _CONDITIONS.keys())]
+
+
+_PROJECT = select(RunRow.project).where(RunRow.id == bindparam("run"))
 
 
 def _values(step: StepRow) -> dict[str, Any]:

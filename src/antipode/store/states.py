@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 from sqlalchemy.orm import Session
 
 from antipode import clock
 from antipode.model.state import ProtectedVnf
 from antipode.store.rows import changing, created
 from antipode.store.tables import StateRow
+
+_SOME = select(StateRow.vnf, StateRow.state).where(
+    StateRow.vnf.in_(bindparam("vnfs", expanding=True))
+)
 
 
 class States:
@@ -58,9 +62,9 @@ class States:
 
     def some(self, vnfs: Sequence[str]) -> dict[str, ProtectedVnf]:
         """The last known states of these VNFs, as far as there are any."""
-        with Session(self._engine) as session:
-            rows = session.scalars(select(StateRow).where(StateRow.vnf.in_(vnfs))).all()
-        return {row.vnf: ProtectedVnf.model_validate(row.state) for row in rows}
+        with self._engine.connect() as connection:
+            rows = connection.execute(_SOME, {"vnfs": list(vnfs)}).all()
+        return {vnf: ProtectedVnf.model_validate(state) for vnf, state in rows}
 
     def forget(self, vnf: str) -> None:
         """Forget the state of a VNF; one that is not known is no error."""

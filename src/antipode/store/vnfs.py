@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Select, Text, cast, delete, func, select
+from sqlalchemy import ColumnElement, Engine, Select, Text, bindparam, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from antipode import clock
@@ -30,8 +30,13 @@ class ListedVnf(NamedTuple):
     project: str | None
     policy: str | None
     added_at: float
-    definition: Mapping[str, Any]
-    """its fields as they are stored; none where they cannot be read"""
+    text: str | None
+    """its definition as it is stored"""
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """The fields of its definition; none where they cannot be read."""
+        return _fields(self.text or "null")
 
 
 class Vnfs:
@@ -106,8 +111,8 @@ class Vnfs:
         Raises:
             NotFound: it was never added here.
         """
-        with Session(self._engine) as session:
-            found = session.execute(select(VnfRow.project).where(VnfRow.name == name)).first()
+        with self._engine.connect() as connection:
+            found = connection.execute(_PROJECT, {"name": name}).first()
         if found is None:
             raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
         project: str | None = found.project
@@ -122,12 +127,14 @@ class Vnfs:
             projects: only of these; None: of all, and of none.
             marker: the name after which they begin.
         """
-        rows = _listed().where(*_in(projects))
-        if marker is not None:
-            rows = rows.where(VnfRow.name > marker)
-        with Session(self._engine) as session:
-            found = session.execute(rows.order_by(VnfRow.name).limit(limit))
-            return [_as_listed(*row) for row in found]
+        given: dict[str, Any] = {} if marker is None else {"marker": marker}
+        if projects is not None:
+            # one project, so that an index has them in order
+            one = len(projects) == 1
+            given |= {"project": projects[0]} if one else {"projects": [*projects]}
+        with self._engine.connect() as connection:
+            found = connection.execute(_page(frozenset(given)), {**given, "most": limit})
+            return list(map(ListedVnf._make, found.all()))
 
     def listed(self, name: str) -> ListedVnf:
         """A VNF as it is stored.
@@ -135,10 +142,10 @@ class Vnfs:
         Raises:
             NotFound: it was never added here.
         """
-        with Session(self._engine) as session:
-            if (row := session.execute(_listed().where(VnfRow.name == name)).first()) is None:
+        with self._engine.connect() as connection:
+            if (row := connection.execute(_LISTED, {"name": name}).first()) is None:
                 raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
-        return _as_listed(*row)
+        return ListedVnf._make(row)
 
     def count(self, project: str) -> int:
         """How many VNFs a project has."""
@@ -201,10 +208,21 @@ def _listed() -> Select[str, str | None, str | None, float, str]:
     return select(VnfRow.name, VnfRow.project, VnfRow.policy, VnfRow.added_at, text)
 
 
-def _as_listed(
-    name: str, project: str | None, policy: str | None, added_at: float, text: str | None
-) -> ListedVnf:
-    return ListedVnf(name, project, policy, added_at, _fields(text or "null"))
+_CONDITIONS: dict[str, ColumnElement[bool]] = {
+    "project": VnfRow.project == bindparam("project"),
+    "projects": VnfRow.project.in_(bindparam("projects", expanding=True)),
+    "marker": VnfRow.name > bindparam("marker"),
+}
+# statements are made once, as clients that poll ask for the same all the time
+_LISTED = _listed().where(VnfRow.name == bindparam("name"))
+_PROJECT = select(VnfRow.project).where(VnfRow.name == bindparam("name"))
+
+
+@lru_cache
+def _page(given: frozenset[str]) -> Select[*tuple[Any, ...]]:
+    """The statement for a page of VNFs, of the names of what is wanted."""
+    wanted = _listed().where(*(_CONDITIONS[name] for name in sorted(given)))
+    return wanted.order_by(VnfRow.name).limit(bindparam("most"))
 
 
 @lru_cache(maxsize=MOST_REMEMBERED)

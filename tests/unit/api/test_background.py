@@ -14,10 +14,11 @@ from antipode.api import background
 from antipode.api.background import Background
 from antipode.api.gate import Installation
 from antipode.errors import Busy, InvalidInput, TooManyRequests
+from antipode.operations import submit
 from antipode.runs import kind_of
 from antipode.service.conductor import MOST_CLAIMS, Conductor
 from antipode.store.tables import RunRow
-from tests.unit.api.conftest import Things, run_of
+from tests.unit.api.conftest import Clients, Things, run_of
 
 
 @pytest.fixture
@@ -162,6 +163,68 @@ def test_an_abort_of_a_lost_run_is_left_to_the_service(installation: Installatio
     row = failed(installation, state="running", ended_at=None)
     installation.background.abort(row)
     assert installation.deployment.runs.standing("failover-1") == (3, True)
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_failed_run_is_rolled_back_by_the_service_where_there_is_one(
+    installation: Installation,
+) -> None:
+    deployment = installation.deployment
+    failed(installation, flow_version=1, started_at=time.time() - 9e4)
+    installation.background.abort(deployment.runs.get("failover-1"))
+    row = deployment.runs.get("failover-1")
+    assert (row.state, row.claim, row.reason) == ("queued", 3, "a quota")
+    assert deployment.runs.standing("failover-1") == (3, True)
+    assert Conductor(deployment)._is_ours_to_do(row, kind_of(row.kind))
+
+
+@pytest.mark.usefixtures("things")
+def test_without_a_service_a_failed_run_is_rolled_back_here(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(installation.background, "begin", lambda _, run: begun.append(run))
+    installation.background.abort(failed(installation))
+    assert begun == ["failover-1"]
+    assert installation.deployment.runs.get("failover-1").state == "failed"
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_failed_run_whose_resources_a_later_one_uses_is_not_rolled_back(
+    installation: Installation,
+) -> None:
+    row = failed(installation)
+    later = run_of("hlr", 2, id="failover-2", kind="failover", state="failed", result={})
+    installation.deployment.runs.create(later)
+    with pytest.raises(InvalidInput):
+        installation.background.abort(row)
+    assert installation.deployment.runs.get("failover-1").state == "failed"
+
+
+@pytest.mark.usefixtures("things")
+@pytest.mark.parametrize("is_served", [True, False])
+def test_a_run_warns_where_no_service_carries_it_out(
+    installation: Installation,
+    clients: Clients,
+    things: Things,
+    monkeypatch: pytest.MonkeyPatch,
+    is_served: bool,
+) -> None:
+    monkeypatch.setattr(submit, "is_served", lambda _: is_served)
+    demo = clients.user("demo")
+
+    def warnings(run: str) -> list[str]:
+        found: list[str] = demo.get(f"/v1/runs/{run}").json()["run"]["warnings"]
+        return found
+
+    asked = {"run": {"kind": "precheck"}}
+    queued = demo.post("/v1/vnfs/hlr/runs", asked).json()["run"]
+    assert queued["state"] == "queued"
+    assert queued["warnings"] == warnings(queued["id"])
+    lost = failed(installation, state="running", ended_at=None).id
+    for run in (queued["id"], lost):
+        assert bool(warnings(run)) is not is_served
+    assert warnings(things.mine) == []
 
 
 @pytest.mark.usefixtures("things")

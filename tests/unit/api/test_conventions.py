@@ -33,12 +33,12 @@ def test_versions_are_discovered_without_a_token(clients: Clients) -> None:
     [
         ("disaster-recovery 1.0", 200, "1.0"),
         ("disaster-recovery 1.1", 200, "1.1"),
-        ("disaster-recovery latest", 200, "1.1"),
+        ("disaster-recovery latest", 200, "1.2"),
         ("compute 2.96, disaster-recovery 1.0", 200, "1.0"),
         ("compute 2.96", 200, "1.0"),
-        ("disaster-recovery 1.99", 406, "1.1"),
-        ("disaster-recovery 2.0", 406, "1.1"),
-        ("disaster-recovery one", 400, "1.1"),
+        ("disaster-recovery 1.99", 406, "1.2"),
+        ("disaster-recovery 2.0", 406, "1.2"),
+        ("disaster-recovery one", 400, "1.2"),
     ],
 )
 def test_a_microversion_is_understood_or_refused(
@@ -163,3 +163,23 @@ def test_a_user_that_asks_too_often_is_refused(few: None, clients: Clients) -> N
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) > 0
     assert other.get("/v1/sites").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "query.limit"),
+        ("limit=many", "query.limit"),
+        ("marker=-", "query.marker"),
+        ("state=lost", "query.state"),
+    ],
+)
+def test_a_wrong_parameter_of_a_list_is_named(clients: Clients, query: str, field: str) -> None:
+    answer = clients.user("demo").get(f"/v1/runs?{query}")
+    assert answer.status_code == 400
+    assert [one["field"] for one in answer.json()["error"]["mistakes"]] == [field]
+
+
+def test_of_a_parameter_that_comes_twice_the_last_counts(clients: Clients) -> None:
+    assert clients.user("demo").get("/v1/runs?limit=0&limit=1").status_code == 200
+    assert clients.user("demo").get("/v1/runs?limit=1&limit=0").status_code == 400

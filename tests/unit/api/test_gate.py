@@ -117,6 +117,20 @@ def test_a_client_that_sends_no_whole_request_loses_its_connection(
     assert b" 200 " not in received
 
 
+@pytest.mark.parametrize("head", [b"GET /healthcheck?", b"GET /healthcheck HTTP/1.1\r\nX: "])
+def test_a_head_without_an_end_is_refused(clients: Clients, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", urlsplit(clients.url).port), 10) as connection:
+        received = b""
+        with suppress(ConnectionError):
+            connection.sendall(head)
+            for _ in range(64):
+                connection.sendall(b"x" * (64 << 10))
+            while piece := connection.recv(4096):
+                received += piece
+    assert b" 200 " not in received
+    assert clients.with_token(None).get("/healthcheck").status_code == 200
+
+
 @pytest.fixture
 def certified(tmp_path: Path, settings: dict[str, Any]) -> Path:
     """A certificate of this host that signs itself, in the settings."""

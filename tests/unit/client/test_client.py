@@ -133,3 +133,13 @@ def test_a_run_is_followed_to_its_end_and_each_step_is_shown_once(api: Any, clie
     assert sum("Snapshot" in line for line in said) == 2
     assert any("question list protect-1" in line for line in said)
     assert json.dumps(said).count("failed") == 1
+
+
+def test_a_warning_of_a_run_is_shown_once(api: Any, client: Client) -> None:
+    warned = {"run": {**run("queued")["run"], "warnings": ["no service works here"]}}
+    for answer in (warned, warned, run("succeeded")):
+        api.get(f"{API}/v1/runs/protect-1", json=answer)
+    api.get(f"{API}/v1/runs/protect-1/steps", json={"steps": [], "steps_links": []})
+    said: list[str] = []
+    watching.follow(client, "protect-1", said.append, pause=lambda _: None)
+    assert sum("no service works here" in line for line in said) == 1

@@ -258,6 +258,18 @@ def test_a_tenant_is_told_nothing_of_other_projects(
     assert refusals[0] == refusals[1]
 
 
+def test_the_place_of_another_projects_run_is_not_shown(known: House) -> None:
+    runs = known.deployment.runs
+    runs.create(run("protect-theirs", project="a-competitor"))
+    runs.create(run("protect-mine", project=PROJECT, started_at=1.0))
+    tenant = known.logged_in("tenant-operator")
+    answers = [tenant.get(f"/runs?marker=protect-{name}") for name in ("theirs", "never")]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert answers[0].text.replace("theirs", "never") == answers[1].text
+    assert tenant.get("/runs?marker=protect-mine").status_code == 200
+    assert "protect-mine" in known.logged_in("operator").get("/runs?marker=protect-theirs").text
+
+
 # ---- copies at other sites ----
 
 VOLUME = "</td><b>vol"

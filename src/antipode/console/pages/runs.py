@@ -32,15 +32,18 @@ APART = ("vnf", "site", "to", "warnings", "steps", "seconds")
 
 def _list(asked: Asked) -> Response:
     asked.must_here("run:list")
-    form = asked.form
-    rows = asked.deployment.runs.newest(
-        ON_A_PAGE + 1,
-        projects=asked.projects,
-        vnf=form.optional("vnf"),
-        kinds=[form["kind"]] if form["kind"] else [],
-        states=[form["state"]] if form["state"] else [],
-        after=form.optional("marker"),
-    )
+    form, marker = asked.form, asked.form.optional("marker")
+    try:
+        rows = asked.deployment.runs.newest(
+            ON_A_PAGE + 1,
+            projects=asked.projects,
+            vnf=form.optional("vnf"),
+            kinds=[form["kind"]] if form["kind"] else [],
+            states=[form["state"]] if form["state"] else [],
+            after=marker,
+        )
+    except NotFound as error:
+        raise InvalidInput(f"marker {marker} is none of these runs") from error
     kept = {n: v for n, v in form.as_dict().items() if v and n != "marker"}
     return asked.page(
         "runs.html",

@@ -16,7 +16,7 @@ from antipode_client.lines import in_one_line
 from antipode_client.osc.v1.tables import client_of, details
 
 Json = dict[str, Any]
-BRIEF = ("id", "kind", "vnf", "plan", "state", "reason", "recovery_point")
+BRIEF = ("id", "kind", "vnf", "plan", "state", "reason", "recovery_point", "warnings")
 
 
 class Run(command.ShowOne):
@@ -122,4 +122,4 @@ def ended(client: Any, run: str) -> Json:
 
 def brief(run: Mapping[str, Any]) -> Json:
     """The fields of a run that a command shows which began it."""
-    return {name: run[name] for name in BRIEF if run.get(name) is not None}
+    return {name: run[name] for name in BRIEF if run.get(name) not in (None, [])}
