@@ -454,6 +454,36 @@ def test_nothing_is_removed_before_there_is_a_point_of_the_active_copy(world: Wo
     assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
 
 
+def test_what_would_stop_a_failback_is_in_its_plan_and_the_old_copy_counts_as_gone(
+    world: World,
+) -> None:
+    migrated(world)
+    world.protect()
+    world.a.quotas = {
+        "instances": {"limit": 2, "in_use": 2},
+        "volumes": {"limit": 3, "in_use": 3},
+        "port": {"limit": 2, "used": 2},
+    }
+    planned = prepare(world.process(), "v", back=True).plan
+    assert planned is not None and not planned.unattached
+    world.a.quotas["volumes"] = {"limit": 3, "in_use": 4}  # one of them is of a stranger
+    with pytest.raises(PreflightFailed, match="volumes"):
+        prepare(world.process(), "v", back=True)
+
+
+def test_a_failback_that_cannot_succeed_any_more_keeps_the_old_copy(world: World) -> None:
+    migrated(world)
+    row = request(prepare(world.process(), "v", back=True))
+    flavors, world.a.flavors = world.a.flavors, []
+    with pytest.raises(PreflightFailed):
+        migrate(world.process(), row, Unobserved())
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+    world.a.flavors = flavors
+    migrated(world, back=True)
+    assert statuses(world.a) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
 def test_an_old_copy_that_runs_is_not_removed(world: World) -> None:
     migrated(world)
     world.a.servers["id-db"]["status"] = "ACTIVE"

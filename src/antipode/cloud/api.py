@@ -90,6 +90,8 @@ class Gate(NamedTuple):
     """how long the service may have given no answer, over all calls together, before it is not
     asked any more (seconds)
     """
+    hidden: frozenset[str] = frozenset()
+    """ids that listings leave out, as if what has them were gone"""
 
     def let(self, method: str, urgency: Urgency) -> None:
         """Return when a call may be sent.
@@ -166,6 +168,11 @@ class Api:
         view = copy.copy(self)
         view._gate = gate
         return view
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The ids that listings leave out."""
+        return self._gate.hidden
 
     def negotiate(self, least: Version, most: Version) -> None:
         """Use the newest microversion that both sides know.
@@ -329,7 +336,7 @@ class Api:
         while True:
             page: list[Json] = self._read(listing, "GET", path, body)
             new = {item["id"]: item for item in page if item["id"] not in seen}
-            yield list(new.values())
+            yield [item for id_, item in new.items() if id_ not in self.hidden]
             if not page or not listing.has_more(body, self.site, self._called("GET", path)):
                 return
             if not new:

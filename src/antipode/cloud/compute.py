@@ -260,7 +260,8 @@ class Compute:
 
     def server_groups(self) -> list[Json]:
         groups: list[Json] = self._api.get("/os-server-groups", answers.SERVER_GROUPS)
-        return groups
+        hidden = self._api.hidden
+        return [g | {"members": [m for m in g["members"] if m not in hidden]} for g in groups]
 
     def create_server_group(
         self, name: str, policy: str, rules: Mapping[str, int] | None = None

@@ -100,11 +100,14 @@ class Networks:
     def floating_ips(self, **filters: str) -> list[Json]:
         """The floating IPs of the project; none where Neutron has no routers."""
         try:
-            return self._api.all("/floatingips", answers.FLOATING_IPS, **filters)
+            listed = self._api.all("/floatingips", answers.FLOATING_IPS, **filters)
         except ApiError as error:
             if error.status == 404:
                 return []
             raise
+        # Neutron frees those of a port that is deleted
+        hidden = self._api.hidden
+        return [f | {"port_id": None} if f["port_id"] in hidden else f for f in listed]
 
     def associate(self, floating_ip_id: str, port_id: str, fixed_address: str) -> None:
         """Have a floating IP lead to an address of a port."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -102,6 +102,15 @@ class Site:
         all calls, is not asked again.
         """
         return self._behind(self._gate._replace(patience_s=patience_s))
+
+    def without(self, ids: Collection[str]) -> Self:
+        """This site as it will be once what has these ids is gone: listings leave it out."""
+        return self._behind(self._gate._replace(hidden=frozenset(ids)))
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The ids of what is there, and is left out of listings."""
+        return self._gate.hidden
 
     def _behind(self, gate: Gate) -> Self:
         view = copy.copy(self)

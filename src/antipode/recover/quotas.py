@@ -77,12 +77,35 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
     ports_there = {neutron_key(p) for p in held.ports}
     ports = [p for p in wanted.ports if key_tag(key(p)) not in ports_there]
     of_compute = site.compute.quota(site.project_id)
-    return [
+    found = [
         *quota_needs(_compute(point, new_servers, held), of_compute),
         *_members(wanted.servers, held, of_compute),
         *_storage(point, site, volumes, wanted.compared),
         *quota_needs(_networking(wanted, ports), site.networks.quota(site.project_id), "used"),
     ]
+    freed = _freed(site)
+    return [need.model_copy(update={"used": need.used - freed[need.resource]}) for need in found]
+
+
+def _freed(site: Site) -> Counter[str]:
+    """What the quotas still count of what a plan takes to be gone."""
+    freed: Counter[str] = Counter()
+    if not site.hidden:
+        return freed
+    whole = site.without([])
+    for server in whole.compute.servers():
+        if server["id"] in site.hidden:
+            freed["instances"] += 1
+            freed["cores"] += server["flavor"]["vcpus"]
+            freed["ram"] += server["flavor"]["ram"]
+    for volume in whole.volumes.volumes():
+        if volume["id"] in site.hidden:
+            of_type = volume["volume_type"]
+            freed += Counter({"volumes": 1, f"volumes_{of_type}": 1})
+            freed += Counter(dict.fromkeys(("gigabytes", f"gigabytes_{of_type}"), volume["size"]))
+    ports = whole.networks.ports_of_project(site.project_id)
+    freed["port"] = sum(port["id"] in site.hidden for port in ports)
+    return freed
 
 
 def _networking(wanted: Wanted, ports: Sequence[PortPlan]) -> Counter[str]:

@@ -54,6 +54,7 @@ left off.
 
 class MigrateSteps(StepName):
     FIRST_POINT = "", "protect the VNF while it runs"
+    SEE_THAT_IT_WILL_FIT = "", "plan the recovery as if the old copy were gone"
     REMOVE_OLD_COPY = "", "remove the old copy at the other site"
     SEE_THAT_IT_FITS = "", "plan the recovery at the other site"
     SEE_WHAT_IS_ON = "", "see which members are on"
@@ -291,12 +292,13 @@ def _capture(run: Run, request: MigrateRequest) -> None:
 
     first = _point(parts.done(run, MigrateSteps.FIRST_POINT, protect.KIND, protection))
     if request.removes is not None:
+        if parts.newest(run, MigrateSteps.REMOVE_OLD_COPY) is None:
+            with run.timeline.step(MigrateSteps.SEE_THAT_IT_WILL_FIT, request.to):
+                preparation.fitting(run.deployment, vnf, request.to, first, request.removes)
         parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
-        fit = preparation.prepare(run.deployment, run.vnf, request.to, first)
-        # as it was made: the plan lacks members that do not come back, and these are moved, too
+        preparation.fitting(run.deployment, vnf, request.to, first)
         made = points.find(_vaults(run), run.vnf, first).point
-        preparation.must_fit_with_all(made, vnf, fit.site)
     members = _switch_off(run, request, made)
     parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))

@@ -14,7 +14,6 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model import runbook
-from antipode.model.marks import is_throw_away
 from antipode.model.plan import RecoveryPlan
 from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
@@ -40,8 +39,8 @@ class Prepared:
     to: str
     option: str | None
     plan: RecoveryPlan | None
-    """of a recovery from the newest point; None where there is none of the active site yet, or the
-    old copy is removed first
+    """of a recovery from the newest point, where the old copy that is removed first is gone; None
+    where there is no point of the active site yet
     """
     warnings: Sequence[str]
     removes: Holdings | None = None
@@ -115,16 +114,21 @@ def prepare(
     if back:
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site, known))
-        _names_must_be_free(known, deployment.site(site, known), found)
-        return Prepared(known, state, site, option, None, [*warnings, *found.remarks], found, steps)
-    warnings += _copies_there(known, deployment.site(site, known))
+        warnings += found.remarks
+    else:
+        found = None
+        warnings += _copies_there(known, deployment.site(site, known))
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
-        return Prepared(known, state, site, option, None, warnings, None, steps)
-    plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    there = deployment.site(site, known)
-    preparation.must_fit_with_all(points.find(standing.vaults, vnf, newest.id).point, known, there)
-    return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], None, steps)
+        return Prepared(known, state, site, option, None, warnings, found, steps)
+    try:
+        plan = preparation.fitting(deployment, known, site, newest.id, found.ids if found else ())
+    except PreflightFailed as error:
+        if found is None:
+            raise
+        problems = [*error.problems, *found.left]
+        raise PreflightFailed(f"a failback of {vnf} to {site}", problems) from error
+    return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], found, steps)
 
 
 def _copies_there(vnf: Vnf, site: Site) -> list[str]:
@@ -140,32 +144,6 @@ def _copies_there(vnf: Vnf, site: Site) -> list[str]:
         f" {site.name} removes it first"
         for name in there
     ]
-
-
-def _names_must_be_free(vnf: Vnf, site: Site, removed: Holdings) -> None:
-    """See that no volume which stays would be in the way of one of no server: the old copy, with
-    which the VNF could be taken up again, is removed before the recovery is planned.
-
-    Raises:
-        PreflightFailed: one would.
-    """
-    staying = [
-        v
-        for v in (site.volumes.volumes() if vnf.volumes else [])
-        if v["name"] in vnf.volumes and v["id"] not in removed.volumes and not is_throw_away(v)
-    ]
-    if staying:
-        raise PreflightFailed(
-            f"a failback of {vnf.vnf} to {site.name}",
-            [
-                *(
-                    f"there is a volume {v['name']} ({v['id']}) that is not removed, and {vnf.vnf}"
-                    " has one of this name that is attached to no server; rename or delete it"
-                    for v in staying
-                ),
-                *removed.left,
-            ],
-        )
 
 
 def _must_be_handed_over(deployment: Deployment, vnf: Vnf, former: str, to: str) -> None:

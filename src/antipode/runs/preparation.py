@@ -5,7 +5,7 @@ before anything is created. The active site is not called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,8 @@ def prepare(
     to: str,
     point: str | None,
     accepted: Accepted | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> Prepared:
     """Read a recovery point and plan its recovery at a site.
 
@@ -65,6 +67,7 @@ def prepare(
         to: the site.
         point: the id of the recovery point; the newest by default.
         accepted: what the operator accepts beyond the confirmation.
+        without: the ids of what will be gone at the site by then.
 
     Raises:
         NotFound: there is no such recovery point.
@@ -116,9 +119,8 @@ def prepare(
         warnings += failover_checks.lost_warnings(lost, made, to, found.datastores)
     records = switching.plan(defined, to, state.active_site, deployment.dns)
     warnings += dns_warnings(records)
-    planned = runbook.with_steps(
-        plan.make_plan(defined, site), defined, failover.KIND.name, definition.steps
-    )
+    bare = plan.make_plan(defined, site.without(without))
+    planned = runbook.with_steps(bare, defined, failover.KIND.name, definition.steps)
     behind = {s.id: s.name for s in found.topology.servers if s.name in found.left_out}
     planned = planned.model_copy(update={"dns": records.changes, "left_behind": behind})
     fence = (
@@ -154,19 +156,29 @@ def prepare(
     )
 
 
-def must_fit_with_all(point: RecoveryPoint, definition: Vnf, site: Site) -> None:
-    """See that a site has what all members need, also those that a recovery point does not bring
-    back: a migration captures and moves them, too.
+def fitting(
+    deployment: Deployment, vnf: Vnf, site: str, point: str, without: Collection[str] = ()
+) -> RecoveryPlan:
+    """Plan a recovery from a point, and see that the site has what all members need, also those
+    that the point does not bring back: a migration captures and moves them, too.
 
     Args:
-        definition: by which names are translated.
+        vnf: by which names are translated.
+        point: the id of the point.
+        without: the ids of what will be gone at the site by then.
 
     Raises:
         PreflightFailed: the site lacks something; all of it is named.
+        AntipodeError: as `prepare`.
     """
-    if point.left_out:
-        maps = {"map": definition.map, "maps": definition.maps}
-        plan.make_plan(point.model_copy(update={"vnf": point.vnf.model_copy(update=maps)}), site)
+    prepared = prepare(deployment, vnf.vnf, site, point, without=without)
+    # as it was made: the plan lacks members that do not come back
+    made = points.find(activity.decided(deployment, vnf.vnf).vaults, vnf.vnf, point).point
+    if made.left_out:
+        known = made.vnf.model_copy(update={"map": vnf.map, "maps": vnf.maps})
+        whole = made.model_copy(update={"vnf": known})
+        plan.make_plan(whole, prepared.site.without(without))
+    return prepared.plan
 
 
 def dns_warnings(records: switching.Planned) -> list[str]:
