@@ -738,6 +738,12 @@ class FakeCloud:
                 self._happens(f"update {self.volumes[volume]['name']}")
                 self.volumes[volume].update(body["volume"])
                 return {"volume": self.volumes[volume]}
+            case "POST", ["volumes", volume, "metadata"]:
+                if volume not in self.volumes:
+                    refuse(404, "no such volume")
+                self._happens(f"mark volume {self.volumes[volume]['name']}")
+                self.volumes[volume]["metadata"] |= body["metadata"]
+                return body
             case "POST", ["volumes", volume, "action"]:
                 self._happens(f"{next(iter(body))} {self.volumes[volume]['name']}")
                 if "os-set_bootable" in body:
@@ -1022,7 +1028,7 @@ class FakeCloud:
         if backup and self.backups[backup]["status"] != "available":
             refuse(400, "Invalid backup: Backup status must be available")
         volume = f"volume-{next(self.ids)}"
-        created_at = f"{next(self.clock):09}"
+        created_at = f"2026-01-01T00:00:00.{next(self.clock):06}"
         # A restore puts the metadata of the backup in the place of those given.
         self.volumes[volume] = {
             "volume_type": None,

@@ -17,8 +17,9 @@ import secrets
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,8 @@ from antipode.freezes import reaper
 from antipode.model.dns import RecordSet, RecordType
 from antipode.model.plan_file import PlanFile
 from antipode.model.runbook import RunbookStep
+from antipode.mover import lock
+from antipode.mover.job import Outcome, VolumeJob
 from antipode.operations import (
     abort,
     commit,
@@ -58,11 +61,13 @@ from antipode.operations import (
     recovery_points,
     reprotect,
     resume,
+    standing,
     undo,
 )
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback, switching
+from antipode.recover import standing as standing_volumes
 from antipode.recover.dns import DnsProvider
 from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans, runbook
 from antipode.runs import fence as fence_run
@@ -79,9 +84,13 @@ from tests.unit import fakestorage, twosites
 from tests.unit.unstarted import answered_here
 
 
-def settings(folder: Path) -> config.Config:
+def settings(folder: Path, *, has_mover: bool = False) -> config.Config:
     """The configuration of a deployment whose files are in a folder: as data, since all that a file
     would add is the time to read it.
+
+    Args:
+        has_mover: whether there is a backup store, and volumes are written at site-b from it, by
+            `AskedMover`.
     """
     storages: dict[str, Any] = {
         "mirror": {"driver": fakestorage.DRIVER, "sites": {"site-a": {}, "site-b": {}}}
@@ -92,10 +101,14 @@ def settings(folder: Path) -> config.Config:
         storages[storage] = {"driver": "command", "sites": sites}
     return config.Config.model_validate(
         {
-            "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
+            "sites": {
+                "site-a": {"cloud": "a"},
+                "site-b": {"cloud": "b", **({"mover": {}} if has_mover else {})},
+            },
             "vault": {"directory": str(folder)},
             "database": f"sqlite:///{folder / 'antipode.db'}",
             "storages": storages,
+            **({"backup_store": {"cloud": "c", "container": "backups"}} if has_mover else {}),
         }
     )
 
@@ -149,8 +162,31 @@ class AskedStore:
         return json.dumps({"chunk_size": 1 << 29, "sha256s": ["0" * 64] * 2}).encode()
 
     def listing(self, container: str, prefix: str = "") -> list[Any]:
-        names = (f"{prefix}-00001", f"{prefix}_metadata", f"{prefix}_sha256file")
-        return [SimpleNamespace(name=name, bytes=1, etag="") for name in names]
+        of = prefix.removesuffix("_metadata")
+        names = (f"{of}-00001", f"{of}_metadata", f"{of}_sha256file")
+        return [SimpleNamespace(name=n, bytes=1, etag="") for n in names if n.startswith(prefix)]
+
+
+class AskedMover:
+    """A mover that has the test's process note what each volume holds."""
+
+    missing = ""
+
+    def __init__(self, locks: Path) -> None:
+        self.locks = locks
+
+    def turn(self, volumes: int) -> AbstractContextManager[int]:
+        return nullcontext(volumes)
+
+    def carry(
+        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
+    ) -> dict[str, Outcome]:
+        assert lock.take(self.locks / claim)
+        for job in volumes:
+            about = job.chain[-1].volume_id
+            ask("write", job.volume, about, None)
+            ask("write", job.volume, about, job.wanted)
+        return {job.volume: Outcome(volume=job.volume, data=1) for job in volumes}
 
 
 class AskedStreams:
@@ -377,6 +413,12 @@ def do(job: dict[str, Any]) -> None:
 
 def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
     """What else the test replaces for one job."""
+    if job["stands"]:
+        yield deployment.Deployment, "store", lambda *_: AskedStore()
+        yield deployment.Deployment, "store_of", lambda *_: AskedStore()
+        locks = Path(job["folder"]) / "locks"
+        yield deployment.Deployment, "mover", lambda *_, **__: AskedMover(locks)
+        yield standing_volumes, "new_claim", lambda: uuid.uuid4().hex
     compares = ("verify", "drill", "plan drill", "plan-drill")
     if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
         yield deployment.Deployment, "store", lambda *_: AskedStore()
@@ -387,8 +429,15 @@ def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
 
 
 def do_as_patched(job: dict[str, Any]) -> None:
-    here = deployment.Deployment(settings(Path(job["folder"])))
+    here = deployment.Deployment(settings(Path(job["folder"]), has_mover=job["stands"]))
     match what := job["what"]:
+        case "standing apply" | "standing apply of the first":
+            made = [n for n in here.vault.list(f"{job['vnf']}/") if n.count("/") == 1]
+            first = None if what == "standing apply" else Path(min(made)).stem
+            row = standing.request(here, job["vnf"], "site-b", first)
+            standing.apply(here, row, Unobserved())
+        case "standing removal":
+            standing.remove(here, job["vnf"], "site-b")
         case (
             "protect"
             | "protect by replication"
@@ -435,8 +484,8 @@ def do_as_patched(job: dict[str, Any]) -> None:
                 here, fence.request(fence.prepare(here, job["vnf"], "site-a")), Unobserved()
             )
         case "old copy removal":
-            standing = fence_run.must_be_old(here, job["vnf"], "site-a")
-            row = old_copy_removal.requested(standing.state, "site-a")
+            old = fence_run.must_be_old(here, job["vnf"], "site-a")
+            row = old_copy_removal.requested(old.state, "site-a")
             with here.claims.begin(row) as claim:
                 execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":

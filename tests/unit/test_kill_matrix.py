@@ -36,6 +36,7 @@ from antipode.errors import NotFound
 from antipode.model.dns import RecordSet
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
+from antipode.model.standing import Standing, read_standing
 from antipode.model.vnf import Vnf
 from antipode.store.tables import RunRow
 from antipode.vault import PROBE, generations, reserve, sealing
@@ -166,6 +167,10 @@ class Stage:
         """of the run that is killed and resumed; others are parts of it"""
         self.has_moved = False
         """whether the VNF has failed over once its points are there"""
+        self.stands = False
+        """whether volumes may stand at the backup site, and the backup store has fingerprints"""
+        self.contents: dict[str, str | None] = {}
+        """volume -> the backup that a mover has written to its end; None: in the midst of one"""
         self.when = "never"
         """when it does, see WHEN"""
         self._seen = 0
@@ -190,6 +195,7 @@ class Stage:
         stage.vault, stage.zone = dict(self.vault), dict(self.zone)
         stage.begins_with, stage.earlier = self.begins_with, self.earlier
         stage.kind, stage.has_moved = self.kind, self.has_moved
+        stage.stands, stage.contents = self.stands, dict(self.contents)
         return stage
 
     def play(
@@ -209,6 +215,7 @@ class Stage:
             "address": str(self.folder / "s"),
             "errors": str(self.folder / "err"),
             "is_killed": kill_at is not None,
+            "stands": self.stands,
         }
         assert self._process.stdin is not None and self._process.stdout is not None
         with self._lock:
@@ -331,6 +338,9 @@ class Stage:
                 return None
             case "vault":
                 return self._of_vault(*about)
+            case "write":
+                self._write(*about)
+                return None
             case "storage":
                 self._of_call.event = None
                 found = self.pools.ask(*about)
@@ -374,6 +384,12 @@ class Stage:
             self.vault.pop(name, None)
         self.at(f"{label}, not answered")
         return new
+
+    def _write(self, volume: str, label: str, backup: str | None) -> None:
+        """What a mover does to a volume: it begins (None), and has brought it to a backup."""
+        self.at(f"write {label} {'begins' if backup is None else 'ends'}")
+        self.contents[volume] = backup
+        self.at(f"write {label} {'has begun' if backup is None else 'has ended'}")
 
     def _of_zone(
         self,
@@ -1600,6 +1616,136 @@ def not_as_before(stage: Stage, before: dict[str, Any]) -> list[str]:
             of_any_run(shown[site] | any_of_these), of_any_run(before[site] | any_of_these), site
         )
     ]
+
+
+def standing(stage: Stage, begins_with: str = "") -> Stage:
+    """Have volumes stand at the backup site."""
+    stage.stands, stage.begins_with = True, begins_with
+    return stage
+
+
+@pytest.fixture(scope="module")
+def protected_with_store(stages: Callable[[], Stage]) -> Stage:
+    """A primary with two recovery points, of which the backup store has the objects."""
+    stage = standing(stages())
+    for _ in range(2):
+        assert stage.play("protect") == 0, stage.errors()
+    return stage
+
+
+def newest_backups(stage: Stage) -> dict[str, str]:
+    """The backup of each volume in the newest recovery point."""
+    point = opened(stage, max(n for n in stage.vault if counts(stage, n)))
+    return {volume: point.chain(volume)[-1].id for volume in point.sources}
+
+
+def standing_volumes(stage: Stage) -> list[Standing]:
+    cloud = stage.clouds["site-b"]
+    found = (read_standing(cloud._shown(v), VNF.vnf) for v in cloud.volumes.values())
+    return [standing for standing in found if standing is not None]
+
+
+def untrue(stage: Stage) -> list[str]:
+    """The standing volumes that are said to hold what they do not hold."""
+    there = standing_volumes(stage)
+    return [
+        f"{s.id} is said to hold {s.holds}, and holds {stage.contents.get(s.id)}"
+        for s in there
+        if s.is_at_rest and stage.contents.get(s.id) != s.holds
+    ]
+
+
+APPLIED_BEFORE = ("", "standing apply of the first")
+
+
+@pytest.mark.parametrize("before", APPLIED_BEFORE, ids=["first copy", "increment"])
+def test_standing_volumes_hold_what_is_said_of_them_wherever_their_run_is_killed(
+    stages: Callable[[], Stage], protected_with_store: Stage, before: str
+) -> None:
+    def begun() -> Stage:
+        return standing(stages(), before)
+
+    matrix = Matrix(begun, protected_with_store, "standing apply", is_copied=True)
+    wanted, wrong = newest_backups(protected_with_store), list[str]()
+    assert {p for p in matrix.points if p.startswith("write")}
+    for point in matrix.points:
+        stage = matrix.killed_at(point)
+        wrong += [f"killed at {point!r}: {u}" for u in untrue(stage)]
+        assert matrix.go_on(stage) == 0, (point, stage.errors())
+        found = {s.source: s.holds for s in standing_volumes(stage)}
+        left = len(stage.clouds["site-b"].volumes) - len(wanted)
+        wrong += [
+            f"killed at {point!r}: {w}"
+            for w in (
+                *untrue(stage),
+                *differences(found, wanted),
+                *differences(left, 0, "other volumes"),
+                *differences(stage.clouds["site-b"].snapshots, {}, "snapshots"),
+            )
+        ]
+        if "site-a" in stage.connected:
+            wrong.append(f"killed at {point!r}: the primary was connected to")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_removal_of_standing_volumes_leaves_none_wherever_it_is_killed(
+    stages: Callable[[], Stage], protected_with_store: Stage
+) -> None:
+    def begun() -> Stage:
+        return standing(stages(), "standing apply")
+
+    matrix = Matrix(begun, protected_with_store, "standing removal", is_copied=True)
+    for point in matrix.points:
+        stage = matrix.killed_at(point)
+        assert matrix.go_on(stage) == 0, (point, stage.errors())
+        cloud = stage.clouds["site-b"]
+        going = [v for v in cloud.volumes.values() if v["status"] != "deleting"]
+        assert (going, cloud.snapshots) == ([], {}), point
+        stage.close()
+
+
+@pytest.fixture(scope="module")
+def onto_standing(stages: Callable[[], Stage], protected_with_store: Stage) -> Matrix:
+    def begun() -> Stage:
+        return standing(stages(), "standing apply")
+
+    return Matrix(begun, protected_with_store, "failover", is_copied=True)
+
+
+def test_a_failover_takes_what_stands_wherever_it_is_killed(onto_standing: Matrix) -> None:
+    wrong = list[str]()
+    assert not [e for e in onto_standing.events if e.startswith(("restore", "import", "volume"))]
+    for point in onto_standing.points[::3]:
+        stage = onto_standing.killed_at(point)
+        assert onto_standing.go_on(stage) == 0, (point, stage.errors())
+        wrong += onto_standing.wrong_after(point, stage, onto_standing.undisturbed)
+        used = {a["volumeId"] for of in stage.clouds["site-b"].attachments.values() for a in of}
+        held = {stage.contents.get(volume) for volume in used}
+        if held != set(newest_backups(stage).values()):
+            wrong.append(f"killed at {point!r}: servers have {held}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("first", ["boot db", "boot front, not answered"])
+def test_an_aborted_failover_gives_standing_volumes_back_wherever_it_is_killed(
+    onto_standing: Matrix, first: str
+) -> None:
+    stage = onto_standing.killed_at(first)
+    abort(stage)
+    passed = stage.points
+    stage.close()
+    for point in (None, *passed[::3]):
+        stage = onto_standing.killed_at(first)
+        if point is not None:
+            abort(stage, kill_at=point)
+        abort(stage)
+        there = {s.source: s.holds for s in standing_volumes(stage)}
+        assert there == dict.fromkeys(newest_backups(stage)), point
+        assert len(stage.clouds["site-b"].volumes) == len(there), point
+        assert stage.clouds["site-b"].servers == {}, point
+        stage.close()
 
 
 WHEN = ("before", "after", "settled", "ended")
