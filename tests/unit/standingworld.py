@@ -99,11 +99,16 @@ class World:
 
     # ---- the active site ----
 
-    def back_up(self, number: int) -> list[Want]:
-        """Change the volumes of the VNF, and back them up: a recovery point."""
+    def back_up(self, number: int, unchanged: Mapping[str, int] = {}) -> list[Want]:
+        """Change the volumes of the VNF, and back them up: a recovery point.
+
+        Args:
+            unchanged: volumes that are as they were in another point, by its number.
+        """
         wants = []
         for place, source in enumerate(SOURCES):
-            content = b"".join(_block(number, place, at) for at in range(SIZE // BLOCK))
+            version = unchanged.get(source, number)
+            content = b"".join(_block(version, place, at) for at in range(SIZE // BLOCK))
             records = self.chains[source].add(content)
             self.states.setdefault(source, {})[records[-1].id] = content
             wants.append(Want(source, f"volume-{place}", records, 1))

@@ -125,6 +125,61 @@ def test_a_first_copy_that_was_killed_anywhere_is_made_all_the_same(tmp_path: Pa
         assert len(world.rows) == 2
 
 
+def half_changed(folder: Path) -> tuple[World, list[standing.Want], list[standing.Want]]:
+    """Volumes that stand at a point, and the next one, in which only the first has changed."""
+    world = World(folder)
+    first = world.back_up(1)
+    bring(world.hands(), first, world.store)
+    world.fate.revive()
+    return world, first, world.back_up(2, unchanged={SOURCES[1]: 1})
+
+
+def test_a_volume_that_has_not_changed_is_neither_copied_nor_attached(tmp_path: Path) -> None:
+    world, _, second = half_changed(tmp_path)
+    found = bring(world.hands(), second, world.store)
+    deeds = [d.removeprefix("before ") for d in world.fate.deeds if d.startswith("before ")]
+    assert (deeds.count("create snapshot"), deeds.count("attach")) == (1, 1)
+    assert set(found.outcomes) == {SOURCES[0]}
+    assert (world.shown_as_good(), world.snapshot_rows) == (at(second), {})
+
+
+def test_a_volume_that_has_not_changed_is_right_wherever_its_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    world, _, second = half_changed(tmp_path / "whole")
+    bring(world.hands(), second, world.store)
+    for deed in range(1, len(world.fate.deeds) + 1):
+        world, _, second = half_changed(tmp_path / str(deed))
+        world.fate.kill_at = deed
+        with pytest.raises(Killed):
+            bring(world.hands(), second, world.store)
+        world.fate.revive()
+        world.shown_as_good()
+        assert bring(world.hands(), second, world.store).problems == []
+        assert (world.shown_as_good(), world.snapshot_rows) == (at(second), {}), deed
+
+
+def test_a_volume_that_has_not_changed_stays_at_its_point_where_another_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, first, second = half_changed(tmp_path)
+
+    def failing(claim: str, jobs: list[VolumeJob], *how: object) -> dict[str, Outcome]:
+        return {j.volume: Outcome(volume=j.volume, code="x", problem="lost") for j in jobs}
+
+    monkeypatch.setattr(world, "carry", failing)
+    assert len(bring(world.hands(), second, world.store).problems) == 1
+    assert world.shown_as_good() == at(first[1:])
+
+
+def test_a_volume_that_has_not_changed_is_read_all_the_same_when_that_is_due(
+    tmp_path: Path,
+) -> None:
+    world, _, second = half_changed(tmp_path)
+    found = bring(world.hands(now=3e9), second, world.store)
+    assert (set(found.outcomes), found.problems) == (set(SOURCES), [])
+
+
 def test_nothing_is_written_unless_every_chain_is_whole(tmp_path: Path) -> None:
     world, first, second = standing_world(tmp_path)
     newest = second[1].chain[-1].stored

@@ -64,6 +64,8 @@ GONE_S = 60.0
 """How long a snapshot may take to be deleted; one with a clone may stay."""
 READ_EVERY_S = 7 * 86400.0
 """How often all of a standing volume is read, so that what others have written into it is found."""
+OBJECTS_WITHOUT_DATA = 2
+"""Of a backup by a chunked driver: the list of its objects, and its digests."""
 MAKING_S = 2 * TIMEOUT_S
 """How long a volume that stands for another may take to be made and marked."""
 SETTLING = ("creating", "reverting", "detaching", "downloading")
@@ -167,15 +169,17 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
         _remove_retired(h, Brought())  # the quota may have no room for both
     standing = {w.source: chosen[w.source] or _made(h, w) for w in wants}
     behind = [w for w in wants if standing[w.source].holds != w.backup or _is_due(h, standing, w)]
-    if behind:
-        kept = _snapshots(h, [(w, standing[w.source]) for w in behind])
-        done.outcomes = _written(h, behind, kept)
+    same = [w for w in behind if _is_unchanged(h, standing, w)]
+    if changed := [w for w in behind if w not in same]:
+        kept = _snapshots(h, [(w, standing[w.source]) for w in changed])
+        done.outcomes = _written(h, changed, kept)
         done.problems = [
             f"volume {w.label}: {done.outcomes[w.source].problem}"
-            for w in behind
+            for w in changed
             if not done.outcomes[w.source].is_done
         ]
-    if not done.problems:
+    if not done.problems:  # until then these hold the point before, as the snapshots of the others
+        _note_unchanged(h, [(w, standing[w.source]) for w in same])
         _forget_snapshots(h, done)
     _remove_retired(h, done)
     standing_now = [s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same]
@@ -377,6 +381,32 @@ def _is_due(h: Hands, standing: Mapping[str, Standing], want: Want) -> bool:
     was wrong.
     """
     return not h.now() - READ_EVERY_S < standing[want.source].read_at <= h.now()
+
+
+def _is_unchanged(h: Hands, standing: Mapping[str, Standing], want: Want) -> bool:
+    """Whether a volume has the bytes of a backup already, as no backup since that which it holds
+    has any data. Their objects were just compared with those of the point.
+    """
+    known = [r.id for r in want.chain]
+    holds = standing[want.source].holds
+    if holds not in known or _is_due(h, standing, want):
+        return False
+    later = want.chain[known.index(holds) + 1 :]
+    return all(r.stored is not None and r.stored.objects == OBJECTS_WITHOUT_DATA for r in later)
+
+
+def _note_unchanged(h: Hands, volumes: Iterable[tuple[Want, Standing]]) -> None:
+    """Note the new backup of volumes that have its bytes already; nothing is attached.
+
+    Raises:
+        ResourceFailed: another process has claimed one meanwhile.
+    """
+    for want, standing in volumes:
+        claim = released(new_claim())
+        must_be_as(again(h, standing.id), standing)
+        if _claimed(h, standing, claim).holds is None:
+            raise ResourceFailed(f"standing volume {standing.id} was claimed meanwhile")
+        h.site.volumes.merge_metadata(standing.id, {HOLDS: f"{want.backup}@{claim}"})
 
 
 def _made(h: Hands, want: Want) -> Standing:
