@@ -210,7 +210,7 @@ def prepare(
     found = status(deployment, name)
     still = Still()
     while awaits and (waiting := [v for v in found if not v.is_well]):
-        _refuse_broken(waiting, still)
+        _refuse_broken(waiting, still, overwrite)
         for copy in waiting:
             limit_s = within_s or vnf.datastores[copy.datastore].synchronises_within
             still.must_end(copy.words, limit_s)
@@ -387,9 +387,13 @@ def _statuses_of_data(
         )
 
 
-def _refuse_broken(waiting: Sequence[CopyStatus], still: Still) -> None:
+def _refuse_broken(
+    waiting: Sequence[CopyStatus], still: Still, overwritten: Collection[str]
+) -> None:
     for copy in waiting:
-        if copy.trouble or (copy.replica and copy.replica.health is Health.BROKEN):
+        is_broken = copy.replica is not None and copy.replica.health is Health.BROKEN
+        # a storage calls what it is to fill again broken until it begins with that
+        if copy.trouble or (is_broken and copy.site not in overwritten):
             raise ResourceFailed(f"{copy.words}. Mend it, then prepare the datastore again")
         what = f"{copy.datastore} {copy.volume} {copy.site}"
         if copy.replica and still.does_not_begin(what, copy.replica.health):

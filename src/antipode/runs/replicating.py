@@ -32,8 +32,8 @@ from antipode.model.topology import Topology, Volume
 from antipode.model.vnf import Datastore, Vnf
 
 BEGINS_S = 120.0
-"""How long a copy may be stopped or absent once it is to be synchronised: rbd-mirror needs half a
-minute to see an image that is new."""
+"""How long a copy may be stopped, absent or broken once it is to be synchronised: rbd-mirror needs
+half a minute to see an image that is new."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +246,14 @@ class Still:
             )
 
     def does_not_begin(self, what: str, health: Health) -> bool:
-        """Whether a copy is stopped or absent for so long that it does not begin to follow."""
+        """Whether a copy is stopped, absent or broken for so long that it does not begin to
+        follow.
+        """
         now = time.monotonic()
         before, since = self._since.get(what, (health, now))
         self._since[what] = (health, since if before is health else now)
-        return health in (Health.STOPPED, Health.ABSENT) and (now - self._since[what][1] > BEGINS_S)
+        idle = (Health.STOPPED, Health.ABSENT, Health.BROKEN)
+        return health in idle and now - self._since[what][1] > BEGINS_S
 
 
 def places(deployment: Deployment, storage: str) -> Mapping[str, object]:

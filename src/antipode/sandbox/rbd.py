@@ -169,6 +169,8 @@ def _receive(here: Pool, other: Pool) -> None:
             continue  # there are two originals, and neither receives anything
         if own.get("split") and not own.get("resync"):
             continue
+        if own.pop("resync_unseen", False):
+            continue  # the daemon finds the wish at its next look
         own["split"] = own["resync"] = False
         own["syncing"] = first
         blocks.copy(other.path(image), here.path(image))
@@ -276,7 +278,7 @@ def _resync(pool: Pool, words: list[str]) -> None:
     mirror = _must_be_mirrored(pool, _image(words[0]))
     if mirror["primary"]:
         raise Refused(INVALID, "image is primary, cannot resync to itself")
-    mirror["resync"] = True
+    mirror["resync"] = mirror["resync_unseen"] = True
 
 
 def _must_be_mirrored(pool: Pool, image: str) -> Json:
