@@ -17,7 +17,10 @@ KEY_MANAGER = "key-manager"
 NETWORK = "network"
 """Neutron with routers, floating IPs, trunks, QoS and DNS names."""
 
-EXTRAS = (REPLICATION, KEY_MANAGER, NETWORK)
+HEAT = "heat"
+"""Stacks of Heat."""
+
+EXTRAS = (REPLICATION, KEY_MANAGER, NETWORK, HEAT)
 
 
 def add(site: Site, extra: str) -> None:

@@ -38,7 +38,8 @@ FOR_EXTRAS = {extras.REPLICATION: "rbd-mirror open-iscsi", extras.NETWORK: "conn
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
 LOCKS_FOR_EXTRAS = {
-    extra: PROJECT / "lab" / f"requirements-{extra}.lock" for extra in (extras.KEY_MANAGER,)
+    extra: PROJECT / "lab" / f"requirements-{extra}.lock"
+    for extra in (extras.KEY_MANAGER, extras.HEAT)
 }
 """What they need beside all that is in LOCK, and which fits to that."""
 QUIESCE_ADD_ON = PROJECT / "nova_quiesce"

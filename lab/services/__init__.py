@@ -11,6 +11,7 @@ from lab.services import (
     barbican,
     cinder,
     glance,
+    heat,
     keystone,
     link,
     neutron,
@@ -62,5 +63,6 @@ _OF: Mapping[str, Sequence[Service]] = {
         *link.SERVICES,
     ),
     extras.KEY_MANAGER: barbican.SERVICES,
+    extras.HEAT: heat.SERVICES,
 }
 """What a site has with an extra and not without; Neutron's own services change with theirs."""

@@ -13,6 +13,7 @@ from lab import extras
 from lab.services import (
     barbican,
     cinder,
+    heat,
     keystone,
     neutron,
     nova,
@@ -63,6 +64,21 @@ def test_keys_are_in_barbican_where_a_site_has_it_and_cinder_vouches_for_its_cal
     sections = barbican.key_manager(site, "cinder")
     assert sections["barbican"]["send_service_user_token"] is True
     assert sections["barbican_service_user"]["username"] == "cinder"
+
+
+def test_a_site_has_heat_on_request_only_and_its_api_finds_its_configuration_at_home(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [s for s in services_of(site) if s.name == "heat"]
+    extras.add(site, extras.HEAT)
+    monkeypatch.setattr(heat, "packaged", lambda service, name: site.home / name)
+    (service,) = [s for s in services_of(site) if s.name == "heat"]
+    heat.configure(site)
+    api, engine = service.programs(site)
+    conf = read(Path(api.environment["HOME"]) / ".heat" / "heat.conf")
+    assert conf["DEFAULT"]["deferred_auth_method"] == "trusts"
+    assert "project_name" not in conf["trustee"]
+    assert str(site.data / "heat" / ".heat" / "heat.conf") in engine.command
 
 
 def test_programs_that_work_in_another_way_with_an_extra_are_replaced_when_it_is_added(
