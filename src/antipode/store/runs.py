@@ -662,7 +662,7 @@ class Runs:
             NotFound: no run has this id.
         """
         with Session(self._engine) as session:
-            row = session.get(RunRow, run)
+            row = session.scalars(_RUN, {"run": run}).first()
         if row is None:
             raise NotFound(f"there is no run {run}; see: antipode run list")
         return row
@@ -683,19 +683,12 @@ class Runs:
     def steps(self, run: str) -> list[StepRow]:
         """The steps of a run in the order in which they began."""
         with Session(self._engine) as session:
-            return list(
-                session.scalars(
-                    select(StepRow)
-                    .where(StepRow.run == run)
-                    .order_by(StepRow.started_at, StepRow.number)
-                )
-            )
+            return list(session.scalars(_STEPS, {"run": run}))
 
     def steps_under_way(self, run: str) -> list[StepRow]:
         """The steps of a run that have begun and not ended, the oldest first."""
-        begun = select(StepRow).where(StepRow.run == run, StepRow.ended_at.is_(None))
         with Session(self._engine) as session:
-            return list(session.scalars(begun.order_by(StepRow.started_at, StepRow.number)))
+            return list(session.scalars(_STEPS_UNDER_WAY, {"run": run}))
 
     def steps_of(self, runs: Sequence[str]) -> dict[str, list[StepRow]]:
         """The steps of several runs, by run, in the order in which they began."""
@@ -799,7 +792,14 @@ def _conditions(given: frozenset[str]) -> list[ColumnElement[bool]]:
     return [_CONDITIONS[name] for name in sorted(given & _CONDITIONS.keys())]
 
 
+_RUN = select(RunRow).where(RunRow.id == bindparam("run"))
 _PROJECT = select(RunRow.project).where(RunRow.id == bindparam("run"))
+_STEPS = (
+    select(StepRow)
+    .where(StepRow.run == bindparam("run"))
+    .order_by(StepRow.started_at, StepRow.number)
+)
+_STEPS_UNDER_WAY = _STEPS.where(StepRow.ended_at.is_(None))
 
 
 def _values(step: StepRow) -> dict[str, Any]:
