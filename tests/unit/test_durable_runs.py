@@ -47,6 +47,7 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
+from antipode.operations.submit import resubmit
 from antipode.protect import snapshots
 from antipode.protect.quiesced_snapshot import window
 from antipode.recover import rollback
@@ -351,6 +352,30 @@ def test_an_abort_that_cannot_remove_everything_fails_says_what_is_left_and_can_
     world.b.before = lambda event: None
     assert abort(world.here, run, Unobserved())["state"] == "aborted"
     assert not world.b.volumes
+
+
+@pytest.mark.parametrize("is_tried_before", [False, True])
+def test_a_service_rolls_back_a_failed_run_that_is_handed_to_it(
+    world: World, is_tried_before: bool
+) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    run = world.here.runs.all()[0].id
+    if is_tried_before:
+        world.b.before = lambda event: (
+            refuse(400, "it has snapshots") if event == "delete volume front-root" else None
+        )
+        with pytest.raises(ResourceFailed):
+            abort(world.here, run, Unobserved())
+    world.b.before = lambda event: None
+    resubmit(world.here, world.here.runs.get(run), abort=True)
+    assert world.here.runs.get(run).state == "queued"
+    there = world.process()
+    with there.claims.take(run) as claim, pytest.raises(Aborted):
+        execute(there, kind_of("failover"), claim, Unobserved())
+    assert world.here.runs.get(run).state == "aborted"
+    assert not world.b.servers and not world.b.volumes
 
 
 # Failover and protect of one VNF.
