@@ -11,7 +11,7 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -274,12 +274,16 @@ class _Site:
     def __init__(self, name: str) -> None:
         self.name = name
         self.project_id = "none"
+        self.hidden = frozenset[str]()
         self.volumes = SimpleNamespace(quota=lambda _project: {})
 
     def under(self, *_: object) -> Self:
         return self
 
     def impatient(self, _patience_s: float) -> Self:
+        return self
+
+    def without(self, _ids: Collection[str]) -> Self:
         return self
 
 
