@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,20 +23,26 @@ from antipode.store.tables import RunRow
 from antipode.store.turns import HELD_S, WAITS_S, Asked, Turns
 
 WITHIN_S = 60.0
+HOSTS, MOST = 6, 2
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Engine]:
     engine = open_database(f"sqlite:///{tmp_path / 'antipode.db'}")
+    begin_runs(engine, "many", "one", "urgent")
+    yield engine
+    engine.dispose()
+
+
+def begin_runs(engine: Engine, *vnfs: str) -> None:
+    """A run of each of these VNFs."""
     with Session(engine) as session, session.begin():
-        for vnf in ("many", "one", "urgent"):
+        for vnf in vnfs:
             session.add(
                 RunRow(
                     id=f"run-{vnf}", kind="drill", vnf=vnf, state="running", started_at=0, claim=1
                 )
             )
-    yield engine
-    engine.dispose()
 
 
 def asked(vnf: str, *, priority: int = 10, place: int = 0) -> Asked:
@@ -55,7 +62,7 @@ def test_the_turns_of_two_processes_count_together(database: Engine) -> None:
     assert there.take(asked("one"), 2) is None
     elsewhere = Asked("site-c", "restores", "one", "run-one", 1, 10, 0)
     assert there.take(elsewhere, 1)
-    there.release(first)
+    there.release("restores", first)
     assert here.take(asked("many"), 2)
 
 
@@ -64,10 +71,10 @@ def test_the_vnf_that_holds_fewest_is_next_whichever_process_asks_first(database
     held = [taken(here, "many", 2) for _ in range(2)]
     assert here.take(asked("many"), 2) is None
     assert there.take(asked("one"), 2) is None
-    here.release(held[0])
+    here.release("restores", held[0])
     assert here.take(asked("many"), 2) is None
     assert there.take(asked("one"), 2)
-    here.release(held[1])
+    here.release("restores", held[1])
     assert here.take(asked("many"), 2)
 
 
@@ -76,7 +83,7 @@ def test_a_failover_of_another_process_goes_first(database: Engine) -> None:
     held = taken(here, "many", 1)
     assert here.take(asked("one"), 1) is None
     assert there.take(asked("urgent", priority=0), 1) is None
-    here.release(held)
+    here.release("restores", held)
     assert here.take(asked("one"), 1) is None
     assert there.take(asked("urgent", priority=0), 1)
 
@@ -87,7 +94,7 @@ def test_as_many_go_on_as_are_free(database: Engine) -> None:
     assert there.take(asked("urgent", priority=0), 2) is None
     assert here.take(asked("one"), 2) is None
     for turn in held:
-        here.release(turn)
+        here.release("restores", turn)
     assert here.take(asked("one"), 2), "one of two waits for none"
 
 
@@ -122,11 +129,75 @@ def test_a_turn_that_is_renewed_stays_held(database: Engine) -> None:
         turn = taken(lives, "many", 1)
         for _ in range(3):
             moment[0] += HELD_S - 1
-            lives.keep([turn])
+            lives.keep("restores", [turn])
         assert there.take(asked("one"), 1) is None
         moment[0] += WAITS_S
-        lives.release(turn)
+        lives.release("restores", turn)
         assert there.take(asked("one"), 1)
+
+
+class Seen:
+    """What hosts do together."""
+
+    def __init__(self, hosts: int) -> None:
+        self.most = 0
+        self._hosts = hosts
+        self._asks = self._held = 0
+        self._changed = threading.Condition()
+
+    def one_asks(self) -> None:
+        with self._changed:
+            self._asks += 1
+            self._changed.notify_all()
+
+    def one_holds(self) -> None:
+        """Returns when the others have asked, and would have got too many."""
+        with self._changed:
+            self._held += 1
+            self.most = max(self.most, self._held)
+            enough = self._asks + 2 * self._hosts
+            self._changed.wait_for(lambda: self._asks >= enough or self._hosts <= MOST, WITHIN_S)
+            self._held -= 1
+
+    def one_is_done(self) -> None:
+        with self._changed:
+            self._hosts -= 1
+            self._changed.notify_all()
+
+
+def most_held_at_once(urls: list[str]) -> int:
+    """Have hosts of these databases take and release turns of a site at once, each those of a VNF;
+    the most that were held together.
+    """
+    engines = [open_database(url) for url in urls]
+    begin_runs(engines[0], *(f"v{number}" for number in range(len(urls))))
+    together, seen = threading.Barrier(len(urls)), Seen(len(urls))
+
+    def work(number: int) -> int:
+        turns, done = Turns(engines[number]), 0
+        together.wait(WITHIN_S)
+        while done < 5:
+            turn = turns.take(asked(f"v{number}"), MOST)
+            seen.one_asks()
+            if turn is not None:
+                seen.one_holds()
+                turns.release("restores", turn)
+                done += 1
+        seen.one_is_done()
+        return done
+
+    with ThreadPoolExecutor(len(urls)) as pool:
+        assert list(pool.map(work, range(len(urls)))) == [5] * len(urls)
+    with engines[0].connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM turns")).scalar_one() == 0
+    for engine in engines:
+        engine.dispose()
+    return seen.most
+
+
+def test_hosts_that_ask_at_once_hold_no_more_than_the_site_bears(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'antipode.db'}"
+    assert most_held_at_once([url] * HOSTS) == MOST
 
 
 def party(vnf: str) -> Party:

@@ -24,7 +24,8 @@ class SharedTurns:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._changed = threading.Condition()
-        self._held: set[str] = set()
+        self._held: set[tuple[str, str]] = set()
+        """kind and turn"""
         self._renews = False
 
     def take(self, asked: Asked, at_once: int) -> Callable[[], None] | None:
@@ -44,18 +45,18 @@ class SharedTurns:
         if turn is None:
             return None
         with self._changed:
-            self._held.add(turn)
+            self._held.add((asked.kind, turn))
             if not self._renews:
                 self._renews = True
                 threading.Thread(target=self._renew, name="turns", daemon=True).start()
-        return lambda: self._release(turn)
+        return lambda: self._release(asked.kind, turn)
 
-    def _release(self, turn: str) -> None:
+    def _release(self, kind: str, turn: str) -> None:
         with self._changed:
-            self._held.discard(turn)
+            self._held.discard((kind, turn))
             self._changed.notify_all()
         try:
-            self._turns.release(turn)
+            self._turns.release(kind, turn)
         except SQLAlchemyError as error:
             LOG.warning("a turn ends by itself in %d s: %s", HELD_S, type(error).__name__)
 
@@ -69,6 +70,7 @@ class SharedTurns:
                     self._renews = False
                     return
             try:
-                self._turns.keep(held)
+                for kind in {kind for kind, _ in held}:
+                    self._turns.keep(kind, [turn for of, turn in held if of == kind])
             except SQLAlchemyError as error:
                 LOG.warning("turns could not be renewed: %s", type(error).__name__)

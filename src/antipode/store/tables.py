@@ -329,13 +329,12 @@ class RunRow(Base):
 
 
 class TurnGateRow(Base):
-    """What decides between processes that ask for turns of a kind at a site: one row for each."""
+    """What lets one process after another change turns of a kind: one row for each."""
 
     __tablename__ = "turn_gates"
 
-    site: Mapped[str] = mapped_column(Words(64), primary_key=True)
     kind: Mapped[str] = mapped_column(Words(32), primary_key=True)
-    asked: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    passed: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class TurnRow(Base):

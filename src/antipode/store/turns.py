@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, select
@@ -43,6 +44,8 @@ class Turns:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._process = uuid.uuid4().hex
+        self._known: set[str] = set()
+        """kinds whose gate exists"""
 
     def take(self, asked: Asked, at_once: int) -> str | None:
         """Take a turn, if one is free and no other process's waits that comes first: failovers,
@@ -55,18 +58,29 @@ class Turns:
         Returns:
             the turn's id, for `keep` and `release`; None: ask again.
         """
-        at = (TurnGateRow.site == asked.site, TurnGateRow.kind == asked.kind)
-        gate = changing(TurnGateRow).where(*at).values(asked=TurnGateRow.asked + 1)
-        while True:
-            with Session(self._engine) as session, session.begin():
-                # other processes wait at this row until the transaction is over
-                if session.execute(gate).rowcount:  # type: ignore[attr-defined]
-                    return self._take(session, asked, at_once)
-            created(self._engine, TurnGateRow(site=asked.site, kind=asked.kind, asked=0))
+        with self._alone(asked.kind) as session:
+            return self._take(session, asked, at_once)
+
+    @contextmanager
+    def _alone(self, kind: str) -> Iterator[Session]:
+        """A transaction beside which no other changes turns of a kind. So none is in a deadlock
+        with another either, whatever a database locks beside the rows that change.
+        """
+        gate = changing(TurnGateRow).where(TurnGateRow.kind == kind)
+        gate = gate.values(passed=TurnGateRow.passed + 1)
+        if kind not in self._known:
+            with Session(self._engine) as session:
+                known = session.get(TurnGateRow, kind)
+            if known is None:
+                created(self._engine, TurnGateRow(kind=kind, passed=0))
+            self._known.add(kind)
+        with Session(self._engine) as session, session.begin():
+            session.execute(gate)
+            yield session
 
     def _take(self, session: Session, asked: Asked, at_once: int) -> str | None:
         moment = server_clock(session.connection()) or clock.now()
-        session.execute(delete(TurnRow).where(TurnRow.until <= moment))
+        session.execute(delete(TurnRow).where(TurnRow.kind == asked.kind, TurnRow.until <= moment))
         live = select(TurnRow).join(
             RunRow, (RunRow.id == TurnRow.run) & (RunRow.claim == TurnRow.claim)
         )
@@ -96,14 +110,14 @@ class Turns:
         session.add(mine)
         return turn
 
-    def keep(self, turns: Collection[str]) -> None:
-        """Renew turns that are held."""
-        with Session(self._engine) as session, session.begin():
+    def keep(self, kind: str, turns: Collection[str]) -> None:
+        """Renew turns of a kind that are held."""
+        with self._alone(kind) as session:
             moment = server_clock(session.connection()) or clock.now()
             kept = changing(TurnRow).where(TurnRow.id.in_(list(turns)))
             session.execute(kept.values(until=moment + HELD_S))
 
-    def release(self, turn: str) -> None:
-        """Leave a turn to the others."""
-        with Session(self._engine) as session, session.begin():
+    def release(self, kind: str, turn: str) -> None:
+        """Leave a turn of a kind to the others."""
+        with self._alone(kind) as session:
             session.execute(delete(TurnRow).where(TurnRow.id == turn))

@@ -15,9 +15,8 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "turn_gates",
-        sa.Column("site", sa.String(64), primary_key=True),
         sa.Column("kind", sa.String(32), primary_key=True),
-        sa.Column("asked", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("passed", sa.Integer, nullable=False, server_default="0"),
     )
     op.create_table(
         "turns",
