@@ -9,6 +9,7 @@ asked.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import time
@@ -27,15 +28,16 @@ from antipode.model.datastore import Health, Replica
 from antipode.model.topology import Volume
 from antipode.processes import OF_CLIENTS
 
+LOG = logging.getLogger(__name__)
 AT_ONCE = 8
 """How many commands are run at once."""
 COPY_S = 24 * 3600.0
 """How long an image may take to be copied whole."""
 OF_CEPH = ("CEPH_ARGS", "CEPH_CONF", "CEPH_KEYRING", "CEPH_LIB")
 """The variables by which Ceph's commands find a cluster."""
-LETS_GO_S = 120.0
-"""How long rbd-mirror may hold an image that was promoted: until it sees that, nothing can be
-written.
+LETS_GO_S = 5.0
+"""How long rbd-mirror may hold an image that was promoted before its lock is broken: until it sees
+the promotion nothing can be written. One that waits for a dead cluster never sees it.
 """
 LOOK_S = 0.2
 NO_SUCH, BUSY, EXISTS, READ_ONLY = 2, 16, 17, 30
@@ -209,15 +211,35 @@ class RbdMirror(PromotableStorage):
 
     def keep_head(self, image: str, state: str) -> None:
         spec = f"{self._spec(image)}@{state}"
-        deadline = time.monotonic() + LETS_GO_S
-        while (ended := self._run("snap", "create", "--no-progress", spec)).code == READ_ONLY:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(LOOK_S)  # nothing at this site tells when rbd-mirror lets it go
+        create = ("snap", "create", "--no-progress", spec)
+        ended = self._once_let_go(*create)
+        if ended.code == READ_ONLY:
+            self._break_locks(image)
+            ended = self._once_let_go(*create)
         if ended.code != EXISTS:
             self._must_have_succeeded(ended, f"make snapshot {spec}")
         if self._is_protected(image, state) is False:
             self._do("snap", "protect", spec)
+
+    def _once_let_go(self, *arguments: str) -> _Ended:
+        """Do something to an image once rbd-mirror does not hold it as a replica any more."""
+        deadline = time.monotonic() + LETS_GO_S
+        while True:
+            ended = self._run(*arguments)
+            if ended.code != READ_ONLY or time.monotonic() > deadline:
+                return ended
+            time.sleep(LOOK_S)  # nothing at this site tells when
+
+    def _break_locks(self, image: str) -> None:
+        """Take a promoted image from rbd-mirror. Ceph takes no write of that process any more, to
+        whichever image, so it starts again.
+        """
+        spec = self._spec(image)
+        for lock in self._asked("lock", "ls", spec):
+            LOG.warning("%s: the lock of %s on image %s is broken", self.label, lock, image)
+            ended = self._run("lock", "rm", spec, lock["id"], lock["locker"])
+            if ended.code != NO_SUCH:  # it may have let go
+                self._must_have_succeeded(ended, f"break the lock of image {image}")
 
     def drop_head(self, image: str, state: str) -> None:
         if (is_protected := self._is_protected(image, state)) is None:

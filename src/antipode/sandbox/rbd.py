@@ -263,7 +263,6 @@ def _promote(pool: Pool, words: list[str]) -> None:
             "image is primary within a remote cluster or demotion is not propagated yet",
         )
     mirror["primary"], mirror["split"] = True, "--force" in words
-    # as a replica, until it sees that it is none any more
     mirror["held_by_daemon"] = "--force" in words and pool.conditions.get("daemon") != "down"
 
 
@@ -287,10 +286,33 @@ def _must_be_mirrored(pool: Pool, image: str) -> Json:
     return mirror
 
 
+def _is_held(pool: Pool, mirror: Json) -> bool:
+    """Whether the daemon holds an image as a replica, though it was promoted. It sees that at its
+    next look, and never while it waits for the other site.
+    """
+    is_held = bool(mirror.get("held_by_daemon"))
+    if _is_reached(pool, Pool(_other(pool.directory))):
+        mirror["held_by_daemon"] = False
+    return is_held
+
+
+def _lock_ls(pool: Pool, words: list[str]) -> list[Json]:
+    mirror = pool.mirrored(_image(words[0]))
+    is_held = mirror is not None and mirror.get("held_by_daemon")
+    return [{"id": "auto 1", "locker": "client.1", "address": "-"}] if is_held else []
+
+
+def _lock_rm(pool: Pool, words: list[str]) -> None:
+    mirror = pool.mirrored(_image(words[0]))
+    if mirror is None or not mirror.get("held_by_daemon"):
+        raise Refused(NO_SUCH, "releasing lock failed: (2) No such file or directory")
+    mirror["held_by_daemon"] = False
+
+
 def _snap_create(pool: Pool, words: list[str]) -> None:
     image, _, snapshot = _image(words[0]).partition("@")
     source, mirror = pool.must_have(image), pool.mirrored(image)
-    if mirror is not None and (mirror.pop("held_by_daemon", False) or not mirror["primary"]):
+    if mirror is not None and (_is_held(pool, mirror) or not mirror["primary"]):
         pool.keep()
         raise Refused(READ_ONLY, "failed to create snapshot: (30) Read-only file system")
     path = pool.snapshot_path(image, snapshot)
@@ -459,6 +481,8 @@ COMMANDS: dict[str, Callable[[Pool, list[str]], Any]] = {
     "mirror image promote": _promote,
     "mirror image demote": _demote,
     "mirror image resync": _resync,
+    "lock ls": _lock_ls,
+    "lock rm": _lock_rm,
     "snap create": _snap_create,
     "snap protect": _snap_protect,
     "snap unprotect": _snap_unprotect,
