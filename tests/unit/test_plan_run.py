@@ -38,6 +38,7 @@ from antipode.operations import approvals, plans
 from antipode.operations import failover as failing
 from antipode.operations.abort import abort
 from antipode.operations.answer import answer, open_step
+from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
 from antipode.runs import KINDS, expire, failover_fence, migrate_preparation, plan
@@ -644,6 +645,22 @@ def test_vnfs_move_and_move_back_and_given_again_nothing_moves(world: PlanWorld)
     assert at(world) | {"v1": "site-a", "v2": "site-a"} == at(world)
     assert all(look.done for look in world.prepare(plan, "failback").looks.values())
     assert world.servers_there() == {"s-v1", "s-v2"}  # off and locked
+
+
+def test_quotas_that_old_copies_free_suffice_for_a_failback_of_all_together(
+    world: PlanWorld,
+) -> None:
+    plan = plan_of(["v1", "v2"], ["v3"])
+    world.carry_out(plan, "migrate")
+    for vnf in plan.vnfs:
+        protect(world.process(), vnf, Unobserved())
+    world.a.quotas["instances"] = {"limit": 4, "in_use": 4}
+    back = world.prepare(plan, "failback")
+    assert (back.in_the_way, back.problems) == ({}, [])
+    needs = [n for look in back.looks.values() for n in look.quotas if n.resource == "instances"]
+    assert [(n.used, n.freed) for n in needs] == [(4, 1)] * 3
+    world.a.quotas["instances"] = {"limit": 3, "in_use": 4}
+    assert set(in_the_way(world, plan, "failback")) == {"v1", "v2", "v3"}
 
 
 def test_a_failback_whose_vnf_came_from_another_site_than_its_primary_wants_the_site(

@@ -392,6 +392,7 @@ class _VolumeType(TypedDict):
 class _Snapshot(TypedDict):
     id: Id
     volume_id: Id
+    size: NotRequired[Count]
     name: NotRequired[Maybe]
     status: Text
     metadata: Texts

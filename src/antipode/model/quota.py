@@ -16,17 +16,24 @@ class QuotaNeed(Model):
     needed: int
     used: int
     limit: int
+    freed: int = 0
+    """how much of `used` will be free by then"""
+
+    @property
+    def staying(self) -> int:
+        """How much is used by that which stays."""
+        return max(self.used - self.freed, 0)
 
     @property
     def is_short(self) -> bool:
-        return self.limit >= 0 and self.used + self.needed > self.limit
+        return self.limit >= 0 and self.staying + self.needed > self.limit
 
     def is_near(self, times: int) -> bool:
         """Whether there is room for what is needed, but not for `times` as much."""
-        return 0 <= self.limit < self.used + times * self.needed and not self.is_short
+        return 0 <= self.limit < self.staying + times * self.needed and not self.is_short
 
     def __str__(self) -> str:
-        free = max(self.limit - self.used, 0)
+        free = max(self.limit - self.staying, 0)
         return (
             f"quota {self.resource} of the project: {self.needed} more are needed,"
             f" {free} of {self.limit} are free"

@@ -464,6 +464,7 @@ def _quotas_together(looks: Mapping[str, Look]) -> Iterator[str]:
         for need in look.quotas:
             needs.setdefault((look.target.site, need.resource), []).append(need)
     for (site, _), alike in sorted(needs.items()):
-        whole = alike[0].model_copy(update={"needed": sum(need.needed for need in alike)})
+        needed, freed = sum(n.needed for n in alike), sum(n.freed for n in alike)
+        whole = alike[0].model_copy(update={"needed": needed, "freed": freed})
         if whole.is_short and not any(need.is_short for need in alike):
             yield f"{site}: {whole}, for {len(alike)} VNFs together"

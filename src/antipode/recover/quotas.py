@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from antipode.cloud.api import Json
+from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.model.marks import key_tag, neutron_key
 from antipode.model.plan import (
@@ -84,25 +85,31 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
         *quota_needs(_networking(wanted, ports), site.networks.quota(site.project_id), "used"),
     ]
     freed = _freed(site)
-    return [need.model_copy(update={"used": need.used - freed[need.resource]}) for need in found]
+    return [need.model_copy(update={"freed": freed[need.resource]}) for need in found]
 
 
 def _freed(site: Site) -> Counter[str]:
-    """What the quotas still count of what a plan takes to be gone."""
+    """What the quotas still count of what a plan takes to be gone; snapshots go, too."""
     freed: Counter[str] = Counter()
     if not site.hidden:
         return freed
     whole = site.without([])
     for server in whole.compute.servers():
-        if server["id"] in site.hidden:
+        if server["id"] in site.hidden and not is_unreadable(server):
             freed["instances"] += 1
             freed["cores"] += server["flavor"]["vcpus"]
             freed["ram"] += server["flavor"]["ram"]
+    types: dict[str, str | None] = {}
     for volume in whole.volumes.volumes():
         if volume["id"] in site.hidden:
-            of_type = volume["volume_type"]
-            freed += Counter({"volumes": 1, f"volumes_{of_type}": 1})
-            freed += Counter(dict.fromkeys(("gigabytes", f"gigabytes_{of_type}"), volume["size"]))
+            types[volume["id"]] = volume["volume_type"]
+            for of in ("", f"_{volume['volume_type']}"):
+                freed[f"volumes{of}"] += 1
+                freed[f"gigabytes{of}"] += volume["size"]
+    for snapshot in whole.volumes.snapshots() if site.snapshots_count_gigabytes else ():
+        if snapshot["volume_id"] in types:
+            for of in ("", f"_{types[snapshot['volume_id']]}"):
+                freed[f"gigabytes{of}"] += snapshot.get("size", 0)
     ports = whole.networks.ports_of_project(site.project_id)
     freed["port"] = sum(port["id"] in site.hidden for port in ports)
     return freed

@@ -307,7 +307,7 @@ def _plan(point: RecoveryPoint, site: Site, area: Area) -> RecoveryPlan:
 def _quotas(planned: RecoveryPlan, area: Area) -> None:
     """Whether quotas suffice, and which would be nearly used up."""
     for need in planned.quotas:
-        left = need.limit - need.used - need.needed
+        left = need.limit - need.staying - need.needed
         if need.limit > 0 and left < SCARCE * need.limit:
             area.yellow(f"{need}: {left} would be left")
     area.green(f"{len(planned.quotas)} quotas suffice")
