@@ -107,7 +107,7 @@ class Networks:
             raise
         # Neutron frees those of a port that is deleted
         hidden = self._api.hidden
-        return [f | {"port_id": None} if f["port_id"] in hidden else f for f in listed]
+        return [f | {"port_id": None} if f.get("port_id") in hidden else f for f in listed]
 
     def associate(self, floating_ip_id: str, port_id: str, fixed_address: str) -> None:
         """Have a floating IP lead to an address of a port."""
