@@ -294,7 +294,11 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     if request.removes is not None:
         if parts.newest(run, MigrateSteps.REMOVE_OLD_COPY) is None:
             with run.timeline.step(MigrateSteps.SEE_THAT_IT_WILL_FIT, request.to):
-                preparation.fitting(run.deployment, vnf, request.to, first, request.removes)
+                standing = fence.must_be_old(run.deployment, run.vnf, request.to, run.go_on)
+                # as it is by now: what is not removed any more would stay in the way
+                there = run.site(request.to)
+                found = old_copy_removal.holdings(run.deployment, standing, there)
+                preparation.fitting(run.deployment, vnf, request.to, first, found.ids)
         parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
         preparation.fitting(run.deployment, vnf, request.to, first)
