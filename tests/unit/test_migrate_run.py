@@ -25,6 +25,7 @@ from antipode.errors import (
     PreflightFailed,
     SiteUnreachable,
 )
+from antipode.model.marks import RUN, TRACKED
 from antipode.operations import failover as failing
 from antipode.operations.abort import abort
 from antipode.operations.migrate import migrate, prepare, request
@@ -482,6 +483,67 @@ def test_a_failback_that_cannot_succeed_any_more_keeps_the_old_copy(world: World
     world.a.flavors = flavors
     migrated(world, back=True)
     assert statuses(world.a) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
+def test_snapshots_that_go_with_the_old_copy_free_gigabytes(world: World) -> None:
+    migrated(world)
+    world.protect()
+    snapshot = {"id": "s", "name": "s", "volume_id": "db-data", "status": "available", "size": 7}
+    world.a.snapshots["s"] = {**snapshot, "metadata": {RUN: "protect-1", TRACKED: "v"}}
+    planned = prepare(world.process(), "v", back=True).plan
+    assert planned is not None
+    sizes = sum(v["size"] for v in world.a.volumes.values())
+    freed = {q.resource: q.freed for q in planned.quotas}
+    assert (freed["volumes"], freed["gigabytes"]) == (len(world.a.volumes), sizes + 7)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_newest_point_with_other_members_than_the_file_is_in_the_way_of_no_migration(
+    world: World, back: bool
+) -> None:
+    if back:
+        migrated(world)
+        world.protect()
+    known = world.here.vnfs.get("v")
+    world.here.vnfs.put(known.without(["front"]))
+    prepared = prepare(world.process(), "v", back=back)
+    assert prepared.plan is None
+    assert [w for w in prepared.warnings if "other members" in w]
+
+
+def test_a_newest_point_of_another_option_is_in_the_way_of_no_failback(world: World) -> None:
+    migrated(world)
+    world.protect()
+    world.a.quotas["volumes"] = {"limit": 0}
+    with pytest.raises(PreflightFailed):
+        prepare(world.process(), "v", back=True)
+    prepared = prepare(world.process(), "v", option="server-snapshot", back=True)
+    assert prepared.plan is None
+    assert [w for w in prepared.warnings if "quota volumes" in w]
+
+
+def test_what_does_not_go_with_the_old_copy_any_more_stops_a_failback_before_it_is_removed(
+    world: World,
+) -> None:
+    migrated(world)
+    row = request(prepare(world.process(), "v", back=True))
+    world.a.ports["port-id-db"]["device_id"] = "a-stranger"
+    with pytest.raises(PreflightFailed):
+        migrate(world.process(), row, Unobserved())
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
+
+
+def test_a_server_that_nova_shows_nothing_of_stops_a_failback_and_nothing_is_removed(
+    world: World,
+) -> None:
+    migrated(world)
+    row = request(prepare(world.process(), "v", back=True))
+    whole = world.a.servers["id-db"]
+    world.a.servers["id-db"] = {"id": "id-db", "status": "UNKNOWN", "name": ""}
+    with pytest.raises(PreflightFailed):
+        migrate(world.process(), row, Unobserved())
+    world.a.servers["id-db"] = whole
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
 
 
 def test_an_old_copy_that_runs_is_not_removed(world: World) -> None:

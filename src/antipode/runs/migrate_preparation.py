@@ -15,6 +15,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model import runbook
 from antipode.model.plan import RecoveryPlan
+from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
@@ -119,16 +120,47 @@ def prepare(
         found = None
         warnings += _copies_there(known, deployment.site(site, known))
     newest = points.newest_or_none(standing.vaults, vnf)
-    if newest is None or newest.site != state.active_site:
-        return Prepared(known, state, site, option, None, warnings, found, steps)
+    plan, seen = None, list[str]()
+    if newest is not None and newest.site == state.active_site:
+        try:
+            plan, seen = _planned(deployment, known, site, newest, found)
+        except PreflightFailed as error:
+            if (makes := known.protection(option)) is None or makes.option == newest.option:
+                raise
+            seen = [
+                f"a recovery from {newest.id} would fail, which is of option {newest.option} and"
+                f" not of {makes.option}: {problem}"
+                for problem in error.problems
+            ]
+    return Prepared(known, state, site, option, plan, [*warnings, *seen], found, steps)
+
+
+def _planned(
+    deployment: Deployment, vnf: Vnf, site: str, point: RecoveryPoint, removed: Holdings | None
+) -> tuple[RecoveryPlan | None, Sequence[str]]:
+    """The plan of a recovery from a point of the active site, and warnings; no plan where the
+    point has other members than the VNF by now.
+
+    Raises:
+        PreflightFailed: the site lacks something; all of it is named.
+    """
+    if preparation.has_other_members(point, vnf):
+        return None, [
+            f"recovery point {point.id} has other members than the VNF file, so nothing is planned"
+            " from it"
+        ]
+    going = removed.ids if removed else ()
     try:
-        plan = preparation.fitting(deployment, known, site, newest.id, found.ids if found else ())
+        plan = preparation.fitting(deployment, vnf, site, point.id, going)
     except PreflightFailed as error:
-        if found is None:
-            raise
-        problems = [*error.problems, *found.left]
-        raise PreflightFailed(f"a failback of {vnf} to {site}", problems) from error
-    return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], found, steps)
+        what = "failback" if removed else "migration"
+        since = (
+            f"this is of recovery point {point.id}; if {vnf.vnf} was changed since, protect it"
+            f" first: antipode protect {vnf.vnf}"
+        )
+        problems = [*error.problems, *(removed.left if removed else ()), since]
+        raise PreflightFailed(f"a {what} of {vnf.vnf} to {site}", problems) from error
+    return plan, plan.warnings
 
 
 def _copies_there(vnf: Vnf, site: Site) -> list[str]:

@@ -264,12 +264,7 @@ def _must_be_of_its_project(point: RecoveryPoint, local: Vnf, config: Config) ->
 def _definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     point = opened.point
     if local is not None:
-        # Its selectors stand for the servers that they had found when the point was made.
-        known = local.with_selected(point.vnf.selected)
-        named = {m.server for m in point.vnf.members}
-        gone = [m.server for m in known.members if m.recover == "none" and m.server not in named]
-        ordered = known.without(gone).ordered_as([m.server for m in point.vnf.members])
-        if ordered is None:
+        if (ordered := _ordered_as(point, local)) is None:
             raise InvalidInput(
                 f"recovery point {point.id} has other members than the file of {local.vnf} on this"
                 f" host. Choose another point, or remove the file: antipode vnf remove {local.vnf}"
@@ -300,3 +295,19 @@ def _definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
         " have them: antipode vnf add FILE"
         for what in found
     ]
+
+
+def has_other_members(point: RecoveryPoint, local: Vnf) -> bool:
+    """Whether a point cannot be recovered by a definition, as that has got or lost members since
+    the point was made.
+    """
+    return _ordered_as(point, local) is None
+
+
+def _ordered_as(point: RecoveryPoint, local: Vnf) -> Vnf | None:
+    """A definition with the members of a point, in the point's order; None where it has others."""
+    # Its selectors stand for the servers that they had found when the point was made.
+    known = local.with_selected(point.vnf.selected)
+    named = {m.server for m in point.vnf.members}
+    gone = [m.server for m in known.members if m.recover == "none" and m.server not in named]
+    return known.without(gone).ordered_as([m.server for m in point.vnf.members])

@@ -33,7 +33,7 @@ def lines(prepared: Prepared) -> Iterator[str]:
     yield f"VNF {state.vnf} moves from {state.active_site} to {prepared.to}"
     yield "  1. a recovery point is made while it runs"
     if (removes := prepared.removes) is not None:
-        yield f"     then its old copy at {prepared.to} is removed, for good:"
+        yield f"     if {prepared.to} can take it, its old copy there is removed, for good:"
         for kind, what in (("server", removes.servers), ("volume", removes.volumes)):
             for id_, name in what.items():
                 yield f"       {kind} {name or 'without a name'} ({id_})"
@@ -43,7 +43,8 @@ def lines(prepared: Prepared) -> Iterator[str]:
     yield f"  4. it is recovered at {prepared.to} from that point"
     yield f"  5. its old copy at {state.active_site} is locked, and its ports are put down"
     if plan is None:
-        yield f"  what {prepared.to} lacks is known after step 1, when no member is off yet"
+        so_far = "no member is off yet" + ("" if removes is None else " and nothing is removed")
+        yield f"  what {prepared.to} lacks is known after step 1, when {so_far}"
     for server in plan.servers if plan else ():
         addresses = ", ".join(a for p in server.ports for a in p.fixed) or "no address"
         yield f"  server {server.name}, {len(server.volumes)} volumes, {addresses}"
