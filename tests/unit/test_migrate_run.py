@@ -546,6 +546,29 @@ def test_a_server_that_nova_shows_nothing_of_stops_a_failback_and_nothing_is_rem
     assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
 
 
+def test_after_half_a_removal_a_failback_counts_what_is_left_as_gone(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens.startswith("delete volume"):
+            fail("no answer")
+
+    migrated(world)
+    world.protect()
+    world.a.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world, back=True)
+    world.a.before = lambda happens: None
+    assert not world.a.servers
+    left = len(world.a.volumes)
+    assert left
+    world.a.quotas["volumes"] = {"limit": left, "in_use": left}
+    prepared = prepare(world.process(), "v", back=True)
+    assert prepared.removes is not None and prepared.plan is not None
+    assert len(prepared.removes.volumes) == left
+    world.a.quotas.clear()  # the usage that it tells stays as it was set
+    migrate(world.process(), request(prepared), Unobserved())
+    assert statuses(world.a) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
 def test_an_old_copy_that_runs_is_not_removed(world: World) -> None:
     migrated(world)
     world.a.servers["id-db"]["status"] = "ACTIVE"

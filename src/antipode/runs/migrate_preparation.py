@@ -120,13 +120,14 @@ def prepare(
         found = None
         warnings += _copies_there(known, deployment.site(site, known))
     newest = points.newest_or_none(standing.vaults, vnf)
-    plan, seen = None, list[str]()
+    plan: RecoveryPlan | None = None
+    seen: Sequence[str] = ()
     if newest is not None and newest.site == state.active_site:
         try:
             plan, seen = _planned(deployment, known, site, newest, found)
         except PreflightFailed as error:
             if (makes := known.protection(option)) is None or makes.option == newest.option:
-                raise
+                raise _cannot_begin(vnf, site, newest, found, error.problems) from error
             seen = [
                 f"a recovery from {newest.id} would fail, which is of option {newest.option} and"
                 f" not of {makes.option}: {problem}"
@@ -150,17 +151,21 @@ def _planned(
             " from it"
         ]
     going = removed.ids if removed else ()
-    try:
-        plan = preparation.fitting(deployment, vnf, site, point.id, going)
-    except PreflightFailed as error:
-        what = "failback" if removed else "migration"
-        since = (
-            f"this is of recovery point {point.id}; if {vnf.vnf} was changed since, protect it"
-            f" first: antipode protect {vnf.vnf}"
-        )
-        problems = [*error.problems, *(removed.left if removed else ()), since]
-        raise PreflightFailed(f"a {what} of {vnf.vnf} to {site}", problems) from error
+    plan = preparation.fitting(deployment, vnf, site, point.id, going)
     return plan, plan.warnings
+
+
+def _cannot_begin(
+    vnf: str, site: str, point: RecoveryPoint, removed: Holdings | None, problems: Sequence[str]
+) -> PreflightFailed:
+    """That a site lacks something for a recovery from the newest point."""
+    since = (
+        f"this is of recovery point {point.id}; if {vnf} was changed since, protect it first:"
+        f" antipode protect {vnf}"
+    )
+    what = "failback" if removed else "migration"
+    left = removed.left if removed else ()
+    return PreflightFailed(f"a {what} of {vnf} to {site}", [*problems, *left, since])
 
 
 def _copies_there(vnf: Vnf, site: Site) -> list[str]:
