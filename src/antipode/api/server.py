@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import uvicorn
+from httptools import HttpParserError, HttpParserUpgrade
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antipode.api.app import application
@@ -37,7 +39,9 @@ no good, does not keep its connection for ever.
 
 
 MOST_HEAD = 64 << 10
-"""Bytes of the head of a request that has not come whole: more are not awaited."""
+"""Bytes of the head of a request that has not come whole, or of fields after its body: more are not
+awaited.
+"""
 
 
 class Beside(NamedTuple):
@@ -147,28 +151,105 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection, whose requests have a limit of their heads: the parser has none."""
+    """A connection, as strict as the rules of HTTP where its parser is not."""
 
-    _head_bytes: int | None = None
-    """that have come of a head since it began; None: it has come whole, or not begun"""
+    _idle_bytes = 0
+    """that have come since the parser made anything of them"""
+    _comes_on = False
+    """whether it has made something of those that it has now"""
+    _in_head = False
+    _is_deaf = False
+    """whether what still comes is not read"""
 
     def on_message_begin(self) -> None:
         """Called when the head of a request begins."""
-        self._head_bytes = 0
+        self._comes_on = self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called for each field of a head, and for those that come after a body in pieces: these
+        are none of the request's.
+        """
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Called when the head of a request has come whole."""
-        self._head_bytes = None
+        """Called when the head of a request has come whole.
+
+        Raises:
+            ValueError: it does not name one host. The request is refused.
+        """
+        self._comes_on, self._in_head = True, False
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ValueError("a request names one host")
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called for each piece of a body."""
+        self._comes_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called when a request has come whole."""
+        self._comes_on = True
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Called when bytes have come."""
-        super().data_received(data)
-        if self._head_bytes is not None and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD:
-                self.send_400_response(f"The head of a request has at most {MOST_HEAD} bytes.")
+        if self._is_deaf or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self._comes_on = False
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._hand_over(data[upgrade.args[0] :])
+            return
+        except HttpParserError:
+            self._refuse("Invalid HTTP request received.")
+            return
+        self._idle_bytes = 0 if self._comes_on else self._idle_bytes + len(data)
+        if self._idle_bytes > MOST_HEAD:
+            self._refuse(f"The head of a request has at most {MOST_HEAD} bytes.")
+
+    def _should_upgrade(self) -> bool:
+        return True  # only asked of requests that want it: they do not begin here
+
+    def _hand_over(self, rest: bytes) -> None:
+        """Leave a request that asks for another protocol to a parser that takes no notice of that:
+        this one has none of its body, and would take it for the next request.
+
+        Args:
+            rest: what came after its head.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._end_after_answers()
+            return
+        version = self.parser.get_http_version().encode()
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        other = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        self.connections.discard(self)
+        other.connection_made(self.transport)
+        self.transport.set_protocol(other)
+        other.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def _refuse(self, why: str) -> None:
+        """Answer that what came is no request, in its turn."""
+        newest = self.cycle
+        if newest is None or newest.response_complete:
+            self.send_400_response(why)
+        elif not newest.more_body:
+            self._end_after_answers()
+        elif newest.response_started or self.pipeline:
+            self.transport.abort()
+        else:
+            self.send_400_response(why)
+
+    def _end_after_answers(self) -> None:
+        self._is_deaf, self.cycle.keep_alive = True, False
 
 
 def _answering(installation: Installation, beside: Beside | None) -> ASGIApp:
