@@ -102,13 +102,15 @@ class Background:
             AntipodeError: it cannot begin.
         """
         kind_of(run.kind)
+        if run.state in OPEN:
+            # kept, so that the next process that claims it does so, too, if this one dies
+            self._deployment.runs.request_abort(run.id)
+            run = self._deployment.runs.get(run.id)  # one that ended first has not kept it
         if run.state == "failed" and is_served(self._deployment):
             resubmit(self._deployment, run, abort=True)
             return
         is_open = run.state in OPEN
         if is_open:
-            # kept, so that the next process that claims it does so, too, if this one dies
-            self._deployment.runs.request_abort(run.id)
             is_lost = self._deployment.claims.is_held(run) is False
             if not is_lost or is_served(self._deployment):
                 return

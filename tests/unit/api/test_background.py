@@ -178,6 +178,30 @@ def test_a_failed_run_is_rolled_back_by_the_service_where_there_is_one(
     assert Conductor(deployment)._is_ours_to_do(row, kind_of(row.kind))
 
 
+@pytest.mark.usefixtures("served", "things")
+def test_a_run_that_fails_before_it_is_asked_to_abort_is_rolled_back(
+    installation: Installation,
+) -> None:
+    runs = installation.deployment.runs
+    seen = failed(installation, state="running", ended_at=None)
+    runs.end(seen.id, seen.claim, "failed", time.time(), "a quota", {})
+    installation.background.abort(seen)
+    assert runs.get(seen.id).state == "queued"
+    assert runs.standing(seen.id) == (seen.claim, True)
+
+
+@pytest.mark.usefixtures("served", "things")
+def test_a_run_that_succeeds_before_it_is_asked_to_abort_is_said_to_have(
+    installation: Installation,
+) -> None:
+    runs = installation.deployment.runs
+    seen = failed(installation, state="running", ended_at=None)
+    runs.end(seen.id, seen.claim, "succeeded", time.time(), None, {})
+    with pytest.raises(InvalidInput):
+        installation.background.abort(seen)
+    assert runs.get(seen.id).state == "succeeded"
+
+
 @pytest.mark.usefixtures("things")
 def test_without_a_service_a_failed_run_is_rolled_back_here(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
