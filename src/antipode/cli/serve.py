@@ -6,6 +6,7 @@ and answer to the REST API, and their state.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from antipode.screen import moment
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
+
+LOG = logging.getLogger(__name__)
 
 
 class Serve(TextCommand):
@@ -73,7 +76,10 @@ def give_way() -> None:
     os.nice(GIVES_WAY)
     if sys.platform == "linux":
         # one that wakes up lets those finish their turns that have a processor
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        try:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except OSError as error:  # a container may not allow it, nor a policy that gives way more
+            LOG.info("the API keeps the scheduling policy that it has: %s", error)
 
 
 def _stopped_by_signals() -> threading.Event:
