@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import Busy, ClaimLost, InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
-from antipode.store import database
+from antipode.store import database, vnfs
 from antipode.store.runs import Runs, slot_of
 from antipode.store.tables import Base, RunRow, StepRow
 from antipode.store.vnfs import Vnfs
@@ -71,6 +71,20 @@ def test_an_unknown_vnf_is_not_found_and_the_known_are_named(engine: Engine) -> 
     Vnfs(engine).put(samples.vnf())
     with pytest.raises(NotFound, match=r"hrl.*hlr"):
         Vnfs(engine).get("hrl")
+
+
+def test_long_definitions_are_read_each_time_and_fill_no_memory(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Vnfs(engine)
+    kept.put(samples.vnf())
+    [name] = kept.names()
+    assert kept.listed(name).definition is kept.listed(name).definition
+    assert kept.get(name) is kept.get(name)
+    monkeypatch.setattr(vnfs, "LONGEST_REMEMBERED", 10)
+    assert kept.listed(name).definition is not kept.listed(name).definition
+    assert kept.listed(name).definition == kept.listed(name).definition
+    assert kept.get(name) is not kept.get(name)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nosuch://x"])

@@ -363,24 +363,42 @@ def _where(state: ProtectedVnf | None) -> Where:
     return Where(state.active_site, state.generation, str(state.state))
 
 
-@lru_cache(conventions.MOST_REMEMBERED)
-def _shown(base: str, row: ListedVnf, where: Where) -> VnfShown:
-    """A VNF by its stored definition, whatever version of antipode has stored it."""
-    stored = row.definition
+class Defined(NamedTuple):
+    """What is shown of a definition. It is remembered without the text, which may be long."""
+
+    primary: str | None
+    backup: tuple[str, ...]
+    options: tuple[str, ...]
+    rpo_s: float | None
+    rto_s: float | None
+    members: int
+
+
+def _defined(stored: Mapping[str, Any]) -> Defined:
+    """What a stored definition says, whatever version of antipode has stored it."""
     backup, given = stored.get("backup"), stored.get("protections")
     options = [p.get("option") if isinstance(p, Mapping) else p for p in given or []]
     members = stored.get("members")
+    return Defined(
+        primary=_text(stored.get("primary")),
+        backup=(backup,) if isinstance(backup, str) else tuple(map(str, backup or ())),
+        options=tuple(map(str, options)),
+        rpo_s=_number(stored.get("rpo")),
+        rto_s=_number(stored.get("rto")),
+        members=len(members) if isinstance(members, list) else 0,
+    )
+
+
+def _shown(base: str, row: ListedVnf, where: Where) -> VnfShown:
+    return _of_list(base, row._replace(text=None), _defined(row.definition), where)
+
+
+@lru_cache(conventions.MOST_REMEMBERED)
+def _of_list(base: str, row: ListedVnf, defined: Defined, where: Where) -> VnfShown:
     return VnfShown(
         name=row.name,
         project=row.project,
         policy=row.policy,
-        primary=_text(stored.get("primary")),
-        backup=[backup] if isinstance(backup, str) else [str(b) for b in backup or []],
-        **where._asdict(),
-        options=[str(option) for option in options],
-        rpo_s=_number(stored.get("rpo")),
-        rto_s=_number(stored.get("rto")),
-        members=len(members) if isinstance(members, list) else 0,
         changed_at=moment(row.added_at) or "",
         links=links(
             base,
@@ -389,6 +407,8 @@ def _shown(base: str, row: ListedVnf, where: Where) -> VnfShown:
             runs=("vnfs", row.name, "runs"),
             recovery_points=("vnfs", row.name, "recovery_points"),
         ),
+        **where._asdict(),
+        **defined._asdict(),
     )
 
 

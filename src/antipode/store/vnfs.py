@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, wraps
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, Select, Text, bindparam, cast, delete, func, select
 from sqlalchemy.orm import Session
@@ -21,6 +21,9 @@ from antipode.store.tables import VnfRow
 _KNOWN_SINCE = func.coalesce(VnfRow.known_since, VnfRow.added_at)
 MOST_REMEMBERED = 4096
 """Definitions that a process keeps as it has understood them."""
+LONGEST_REMEMBERED = 32 << 10
+"""Characters of a definition that it keeps."""
+Read = TypeVar("Read")
 
 
 class ListedVnf(NamedTuple):
@@ -225,7 +228,18 @@ def _page(given: frozenset[str]) -> Select[*tuple[Any, ...]]:
     return wanted.order_by(VnfRow.name).limit(bindparam("most"))
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
+def _remembered(read: Callable[[str], Read]) -> Callable[[str], Read]:
+    """Remember what a function makes of texts, unless they are long: tenants write them."""
+    short = lru_cache(maxsize=MOST_REMEMBERED)(read)
+
+    @wraps(read)
+    def found(text: str) -> Read:
+        return (short if len(text) <= LONGEST_REMEMBERED else read)(text)
+
+    return found
+
+
+@_remembered
 def _fields(text: str) -> Mapping[str, Any]:
     """The fields of a definition, of whatever edition. They are remembered, as most lists have the
     same definitions as the one before.
@@ -252,7 +266,7 @@ def _read(name: str, text: str | None) -> Vnf | InvalidInput:
         return unreadable
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
+@_remembered
 def _understood(text: str) -> Vnf:
     """The definition that a text says. It is remembered, as loops of a service read all of them
     every few seconds, and to check one takes a millisecond; definitions are never changed.
