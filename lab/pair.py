@@ -68,13 +68,13 @@ def wait_for_records(site: Site, member: Member, more: int, timeout: float = 600
     wait_until(has_more, f"{member.server} at {site.name} makes records", timeout, interval=0.3)
 
 
-def records(site: Site) -> dict[str, Records]:
+def records(site: Site, members: Sequence[Member] = MEMBERS) -> dict[str, Records]:
     """Each member's records now, checked by themselves: of the order across the two nothing is
     promised.
     """
     cloud = canary.connect(site)
     found = {}
-    for member in MEMBERS:
+    for member in members:
         server = cloud.compute.find_server(member.server, ignore_missing=False)
         (volume,) = [
             a.volume_id

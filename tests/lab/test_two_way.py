@@ -1,40 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole circle between the two real sites: there, back and there again, each site the backup of
 the other, and every record counted at each move.
-
-Each site has a vault and a backup store, and what a site backs up lies at the other one. So
-cinder-backup of both sites uses, during each move, the store of the site that the VNF moves to.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from antipode.sandbox.members import MEMBERS
-from antipode.sandbox.story import recovered_last
 from lab import canary
-from lab.checker import check
-from lab.desk import STORAGE, Desk
 from lab.services import identity
-from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.tenant import PROJECT
-from lab.site import BACKUP_STORE, SITES, Site
+from lab.site import Site
 from lab.waiting import wait_until
 from tests.lab.holdings import copies
-from tests.lab.substitute import own, substituted
+from tests.lab.two_way import (
+    REPLICATION,
+    VNF,
+    assert_nothing_was_lost,
+    backups_at,
+    boots,
+    carried_to,
+    file_of,
+    two_way,
+)
 from tests.lab.with_replication import add_replication
 
 pytestmark = pytest.mark.lab
-VNF = "canary"
-REPLICATION = "replication"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,74 +48,8 @@ def canary_at_a(site_a: Site, site_b: Site) -> Iterator[None]:
     canary.remove(site_b)
 
 
-def two_way(folder: Path) -> Desk:
-    """A desk that knows a vault and a store at each site; what a site backs up is at the other."""
-    name = f"antipode-test-{time.time_ns()}"
-    desk = Desk(folder, name)
-    known = yaml.safe_load(desk.configuration.read_text())
-    del known["vault"], known["backup_store"]
-    first, second = SITES
-    known["sites"] = {
-        here: {"cloud": here, "store": f"at-{there}"}
-        for here, there in ((first, second), (second, first))
-    }
-    known["vaults"] = {f"at-{s}": {"swift": {"site": s, "container": name}} for s in SITES}
-    known["stores"] = {f"at-{s}": {"cloud": f"{s}-backup", "site": s} for s in SITES}
-    desk.configuration.write_text(yaml.safe_dump(known, sort_keys=False))
-    return desk
-
-
-@contextmanager
-def backups_at(store: Site, folder: Path) -> Iterator[None]:
-    """While the block is executed, cinder-backup of both sites uses the object storage of one."""
-    if store == BACKUP_STORE:
-        yield  # it does so by itself
-        return
-    with ExitStack() as stack:
-        for site in SITES.values():
-            changed = site.etc / "cinder" / "another-store.conf"
-            url = store.url(KEYSTONE_PORT, "/v3")
-            changed.write_text(f"[DEFAULT]\nbackup_swift_auth_url = {url}\n")
-            stack.callback(changed.unlink)
-            command = [*own(site).command, "--config-file", str(changed)]
-            log = folder / f"cinder-backup-{site.name}.log"
-            stack.enter_context(substituted(site, command, log))
-        yield
-
-
-def boots(site: Site) -> dict[str, int]:
-    return {role: member["boot"] for role, member in canary.state(site).items()}
-
-
-def assert_nothing_was_lost(left: Site, reached: Site, last_boots: dict[str, int]) -> None:
-    """The last record of each member from before its move is the same on both copies."""
-    written, there = check(canary.records(left)), check(canary.records(reached))
-    for report in (written, there):
-        assert report.consistent, json.dumps(report.as_json(), indent=1)
-    assert recovered_last(there, last_boots) == recovered_last(written, last_boots)
-
-
 def volumes(site: Site) -> int:
     return len(list(identity.connect(site, "antipode", PROJECT).block_storage.volumes()))
-
-
-def file_of(option: str) -> dict[str, Any]:
-    """What the VNF file says of an option."""
-    protections = [{"option": option, "quiesce": {"timeout": "60s"}}]
-    if option != REPLICATION:
-        return {"protections": protections}
-    return {"protections": protections, "datastores": {"disks": {"storage": STORAGE}}}
-
-
-@contextmanager
-def carried_to(there: Site, option: str, desk: Desk, folder: Path) -> Iterator[None]:
-    """While the block is executed, what a site protects gets to the other one."""
-    if option != REPLICATION:
-        with backups_at(there, folder):
-            yield
-        return
-    desk.tell("datastore", "prepare", VNF, "--wait", timeout=3600)
-    yield
 
 
 @pytest.mark.parametrize("option", ["quiesced-snapshot", "server-snapshot", REPLICATION])
