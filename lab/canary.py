@@ -77,25 +77,25 @@ def create(site: Site, timeout: float = 900) -> dict[str, str]:
     return servers
 
 
-def remove(site: Site) -> list[str]:
-    """Delete the VNF's servers, group, ports, volumes (with their snapshots) and keypairs,
-    recovered and fenced ones too; return what was deleted.
+def remove(site: Site, members: Sequence[Member] = (*MEMBERS, *PAIR)) -> list[str]:
+    """Delete the servers, group, ports, volumes (with their snapshots) and keypairs of a VNF with
+    these members, recovered and fenced ones too; return what was deleted.
     """
     with _alone(site):
-        _unlock(connect(site, "-admin"))
+        _unlock(connect(site, "-admin"), members)
         # a keypair belongs to a user: the VNF's to its owner, and where antipode recovers the VNF,
         # it imports one for itself
         return (
-            _remove(connect(site))
+            _remove(connect(site), members)
             + _remove_keypair(connect(site, ""))
             + _remove_keypair(connect(site))
         )
 
 
-def _unlock(cloud: Connection) -> None:
+def _unlock(cloud: Connection, members: Sequence[Member]) -> None:
     """What an administrator has locked, its owner cannot delete."""
     for server in cloud.compute.servers(all_projects=True):
-        if server.is_locked and server.name in [m.server for m in (*MEMBERS, *PAIR)]:
+        if server.is_locked and server.name in [m.server for m in members]:
             cloud.compute.unlock_server(server)
 
 
@@ -106,8 +106,7 @@ def _remove_keypair(cloud: Connection) -> list[str]:
     return [f"keypair {NAME}"] if keypair else []
 
 
-def _remove(cloud: Connection) -> list[str]:
-    members = (*MEMBERS, *PAIR)
+def _remove(cloud: Connection, members: Sequence[Member]) -> list[str]:
     servers = [s for m in members for s in cloud.compute.servers(name=f"^{m.server}$")]
     ports = {p.id: p for s in servers for p in cloud.network.ports(device_id=s.id)}
     ports |= {p.id: p for m in members for p in cloud.network.ports(name=m.port)}

@@ -45,6 +45,17 @@ RULE = (
 
 def furnish(cloud: Cloud) -> list[Json]:
     """Networks, groups and ports as an owner may make them; the ports."""
+    member = furnish_inside(cloud)
+    bare = bare_network(cloud)
+    return [member, bare_port(cloud, bare["id"], "fa:16:3e:20:00:03")]
+
+
+def furnish_inside(cloud: Cloud, **provider: Any) -> Json:
+    """The network `inside`, and the groups `peers` and `web`; a port that has all of them.
+
+    Args:
+        provider: attributes of the network that only an administrator gives.
+    """
     inside = cloud.make(
         "network",
         "/networks",
@@ -53,6 +64,7 @@ def furnish(cloud: Cloud) -> list[Json]:
         mtu=1400,
         dns_domain="vnf.example.",
         tags=["red", "inside"],
+        **provider,
     )
     first = cloud.make_subnet(
         inside,
@@ -69,7 +81,6 @@ def furnish(cloud: Cloud) -> list[Json]:
     second = cloud.make_subnet(
         inside, "fd00:20::/64", name="v6", gateway_ip=None, enable_dhcp=False
     )
-    bare = bare_network(cloud)
     peers = cloud.make("security_group", "/security-groups", name="peers", description="Nachbarn")
     web = cloud.make("security_group", "/security-groups", name="web", tags=["public"])
     egress = [r for r in web["security_group_rules"] if r["ethertype"] == "IPv6"]
@@ -95,7 +106,7 @@ def furnish(cloud: Cloud) -> list[Json]:
         security_groups=[web["id"]],
     )
     cloud.network("PUT", f"/subnets/{first['id']}", {"subnet": {"enable_dhcp": True}})
-    return [member, bare_port(cloud, bare["id"], "fa:16:3e:20:00:03")]
+    return member
 
 
 def seen(cloud: Cloud, names: tuple[str, ...] = ("bare", "inside")) -> Json:

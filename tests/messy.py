@@ -141,8 +141,12 @@ def bare_port(cloud: Cloud, network_id: str, mac: str, **wanted: Any) -> Json:
     )
 
 
-def messy(cloud: Cloud, there: Mapping[str, str]) -> None:
-    """A server with all that Nova and Neutron can give it, and the ports around it."""
+def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
+    """A server with all that Nova and Neutron can give it, and the ports around it.
+
+    Args:
+        others: ports that it has besides, as its last interfaces.
+    """
     group = cloud.id_of("/security-groups", "security_groups", "canary")
     vip = "10.8.0.100"
     first = cloud.make(
@@ -219,7 +223,7 @@ def messy(cloud: Cloud, there: Mapping[str, str]) -> None:
             port_id=port,
             fixed_ip_address=fixed,
         )
-    boot(cloud, SERVER, [first, bare, third])
+    boot(cloud, SERVER, [first, bare, third, *others])
     # Nova has given each port the name of the server; Neutron takes another one afterwards only
     cloud.network("PUT", f"/ports/{third['id']}", {"port": {"dns_name": "radio"}})
 

@@ -6,7 +6,7 @@ from one real site to the other while the former is a black hole, and compared f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,23 @@ from lab.services import identity, tenant
 from lab.site import SITES, Site
 from lab.waiting import wait_until
 from lab.witness import is_frozen
+from tests import created_networks
 from tests.lab import with_extra
 from tests.messy import SERVER, Cloud, Json, furnish, messy, seen
 
 pytestmark = pytest.mark.lab
 VNF, SUFFIX = "messy", "-b"
+INSIDE = {
+    "provider:network_type": "vlan",
+    "provider:physical_network": "public",
+    "provider:segmentation_id": 150,
+}
+"""What only an administrator gives the network `inside`."""
 NETWORKS = ("signalling", "vlan", "bare")
 PUBLIC = {"203.0.113.7": "203.0.113.70", "203.0.113.8": "203.0.113.80"}
 LOST = "203.0.113.9"
+CREATED = ("vlan", "bare", "inside")
+"""The networks that are created where the VNF file says so and the backup site has none."""
 PATIENCE_S = 600
 
 
@@ -59,10 +68,13 @@ class LabCloud(Cloud):
                     path = f"/routers/{router['id']}/remove_router_interface"
                     self.network("PUT", path, {"port_id": port["id"]})
             self.network("DELETE", f"/routers/{router['id']}")
-        names = {"public", *NETWORKS, *(f"{name}{SUFFIX}" for name in NETWORKS)}
+        names = {"public", "inside", *NETWORKS, *(f"{name}{SUFFIX}" for name in NETWORKS)}
         for network in self.network("GET", "/networks")["networks"]:
             if network["name"] in names:
-                self._remove_network(network["id"])
+                self.remove_network(network["id"])
+        for group in self.network("GET", "/security-groups")["security_groups"]:
+            if group["name"] in ("peers", "web"):
+                self.network("DELETE", f"/security-groups/{group['id']}")
         for policy in self.network("GET", "/qos/policies")["policies"]:
             self.network("DELETE", f"/qos/policies/{policy['id']}")
         self._remove_of_compute()
@@ -87,7 +99,7 @@ class LabCloud(Cloud):
             s["id"] for s in self.ask("compute", "GET", "/servers")["servers"]
         }
 
-    def _remove_network(self, network: str) -> None:
+    def remove_network(self, network: str) -> None:
         for port in self.network("GET", f"/ports?network_id={network}")["ports"]:
             if not port["device_owner"].startswith("network:"):
                 self.network("DELETE", f"/ports/{port['id']}")
@@ -113,17 +125,24 @@ def clouds() -> Iterator[tuple[LabCloud, LabCloud]]:
         cloud.remove()
 
 
-@pytest.fixture
-def desk(tmp_path: Path, vnf_file: Callable[..., Path]) -> Desk:
-    desk = Desk(tmp_path / "desk", f"antipode-test-{time.time_ns()}")
+def desk_of(
+    folder: Path, vnf_file: Callable[..., Path], mapped: Iterable[str], **changes: Any
+) -> Desk:
+    """A desk that knows the VNF.
+
+    Args:
+        mapped: the networks that have another name at the backup site.
+        changes: other values of the VNF file.
+    """
+    desk = Desk(folder / "desk", f"antipode-test-{time.time_ns()}")
     mapping = {
-        "networks": {name: f"{name}{SUFFIX}" for name in NETWORKS},
+        "networks": {name: f"{name}{SUFFIX}" for name in mapped},
         "volume_types": {"fast": "standard"},
         "qos_policies": {"gold": f"gold{SUFFIX}"},
         "floating_ips": PUBLIC,
     }
     members = [{"server": SERVER, "user_data": "keep"}]
-    file = vnf_file(vnf=VNF, members=members, map=mapping, timeout_s=120)
+    file = vnf_file(vnf=VNF, members=members, map=mapping, timeout_s=120, **changes)
     desk.tell("vnf", "add", str(file))
     return desk
 
@@ -151,14 +170,35 @@ def reserve(cloud: Cloud, public: str) -> Json:
     }
 
 
+def leads(cloud: Cloud) -> dict[str, str]:
+    """id of each floating IP -> the address to which it leads."""
+    rows = cloud.network("GET", "/floatingips")["floatingips"]
+    return {row["id"]: row["fixed_ip_address"] for row in rows}
+
+
+def await_guest(cloud: LabCloud) -> None:
+    """Return when the guest agent of the VNF's server answers."""
+    (server,) = cloud.ask("compute", "GET", "/servers")["servers"]
+    await_agent(cloud.site, server["id"])
+
+
+def assert_the_same(after: Json, before: Json) -> None:
+    """What is seen of the VNF, but for the MAC address of the port of no server, which no guest
+    has.
+    """
+    (port,) = after["vips"]
+    mac = {"mac_address": before["vips"][0]["mac_address"]}
+    assert {**after, "vips": [port | mac]} == before
+
+
 def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
-    clouds: tuple[LabCloud, LabCloud], desk: Desk
+    clouds: tuple[LabCloud, LabCloud], tmp_path: Path, vnf_file: Callable[..., Path]
 ) -> None:
     here, there = clouds
+    desk = desk_of(tmp_path, vnf_file, NETWORKS)
     messy(here, furnish(here))
     reserved = reserve(there, furnish(there, SUFFIX)["public"])
-    (server,) = here.ask("compute", "GET", "/servers")["servers"]
-    await_agent(here.site, server["id"])
+    await_guest(here)
     before = seen(here)
     assert [w for w in desk.ask("vnf", "show", VNF)["warnings"] if LOST in w]
     desk.ask("protect", VNF)
@@ -172,14 +212,88 @@ def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
         desk.ask("failover", VNF, "--to", there.site.name, "--yes")
     finally:
         wan.rejoin(here.site)
-    after = seen(there, SUFFIX)
-    (port,) = after["vips"]
-    mac = {"mac_address": before["vips"][0]["mac_address"]}
-    assert {**after, "vips": [port | mac]} == before
-    leads = {
-        f["id"]: f["fixed_ip_address"] for f in there.network("GET", "/floatingips")["floatingips"]
-    }
-    assert leads == {
+    assert_the_same(seen(there, SUFFIX), before)
+    assert leads(there) == {
         reserved[PUBLIC["203.0.113.7"]]: "10.8.0.12",
         reserved[PUBLIC["203.0.113.8"]]: "10.8.0.100",
     }
+
+
+def test_networks_that_the_backup_site_lacks_are_created_there_as_they_were(
+    clouds: tuple[LabCloud, LabCloud], tmp_path: Path, vnf_file: Callable[..., Path]
+) -> None:
+    here, there = clouds
+    desk = desk_of(
+        tmp_path, vnf_file, ["signalling"], networks="create", provider_attributes="keep"
+    )
+    had = furnish(here)
+    messy(here, had, furnish_here(here, had))
+    reserved = reserve(there, furnish_without(there, "vlan", "bare"))
+    await_guest(here)
+    before, around = seen(here), created_networks.seen(here, CREATED)
+    desk.ask("protect", VNF)
+    assert (seen(here), created_networks.seen(here, CREATED)) == (before, around)
+
+    wan.isolate(here.site)
+    try:
+        planned = desk.ask("failover", VNF, "--to", there.site.name, "--plan")
+        hows = {n["former"]: n["how"] for n in planned["networks"]}
+        assert hows == {"signalling": "mapped", **dict.fromkeys(CREATED, "created")}
+        groups = {g["former"]: g["how"] for g in planned["security_groups"]}
+        assert groups == {
+            **dict.fromkeys(("canary", "default"), "mapped"),
+            **dict.fromkeys(("peers", "web"), "created"),
+        }
+        (vlan,) = [n for n in planned["networks"] if n["former"] == "vlan"]
+        assert [change for change in vlan["changes"] if "router" in change]
+        assert created_networks.seen(there, CREATED) == {"networks": [], "groups": {}}
+        desk.ask("failover", VNF, "--to", there.site.name, "--yes")
+    finally:
+        wan.rejoin(here.site)
+    assert_the_same(seen(there, SUFFIX), before)
+    assert created_networks.seen(there, CREATED) == around
+    assert inside_of(there, SUFFIX) == inside_of(here)
+    assert leads(there) == {
+        reserved[PUBLIC["203.0.113.7"]]: "10.8.0.12",
+        reserved[PUBLIC["203.0.113.8"]]: "10.8.0.100",
+    }
+    await_guest(there)
+
+
+def furnish_here(cloud: Cloud, had: Mapping[str, str]) -> Json:
+    """What the backup site has nothing like, besides: a network with a policy, a VLAN of its own
+    and a subnet whose addresses DHCP gives by IPv6; a router of the network `vlan`. A port of the
+    former.
+    """
+    member = created_networks.furnish_inside(cloud, qos_policy_id=had["gold"], **INSIDE)
+    network = {"id": member["network_id"]}
+    modes = {"ipv6_address_mode": "dhcpv6-stateful", "ipv6_ra_mode": "dhcpv6-stateful"}
+    managed = cloud.make_subnet(network, "fd00:21::/64", name="managed", **modes)
+    wanted = [
+        {"subnet_id": f["subnet_id"], "ip_address": f["ip_address"]} for f in member["fixed_ips"]
+    ]
+    wanted.append({"subnet_id": managed["id"], "ip_address": "fd00:21::1:100"})
+    body = {"port": {"fixed_ips": wanted}}
+    port: Json = cloud.network("PUT", f"/ports/{member['id']}", body)["port"]
+    router = cloud.make("router", "/routers", name="of-vlan")
+    path = f"/routers/{router['id']}/add_router_interface"
+    cloud.network("PUT", path, {"subnet_id": had["vlan-subnet"]})
+    return port
+
+
+def furnish_without(cloud: LabCloud, *names: str) -> str:
+    """Furnish a backup site, which lacks the networks of these names; the id of `public`."""
+    had = furnish(cloud, SUFFIX)
+    for name in names:
+        cloud.remove_network(had[name])
+    return had["public"]
+
+
+def inside_of(cloud: Cloud, suffix: str = "") -> Json:
+    """What `tests.created_networks` does not see of the network `inside`: its policy, and what
+    only an administrator gives it.
+    """
+    policies = cloud.names("/qos/policies", "policies")
+    (row,) = [n for n in cloud.network("GET", "/networks")["networks"] if n["name"] == "inside"]
+    policy = policies[row["qos_policy_id"]].removesuffix(suffix)
+    return {"policy": policy, **{name: row[name] for name in INSIDE}}
