@@ -6,9 +6,11 @@ all members frozen.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from lab import supervision
+from lab.site import Site
 from lab.witness import Witness
 
 
@@ -17,6 +19,20 @@ class AwaitedWitness(Witness):
     so.
     """
 
+    def __init__(
+        self,
+        site: Site,
+        servers: Mapping[str, str],
+        while_frozen: Callable[[], object] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            servers: role -> server id.
+            while_frozen: called once, while all members are frozen and before any snapshot is made.
+        """
+        super().__init__(site, servers)
+        self._while_frozen: Callable[[], object] | None = while_frozen
+
     def __enter__(self) -> Self:
         supervision.send(self._site, "cinder-volume", signal.SIGSTOP)
         return super().__enter__()
@@ -24,6 +40,9 @@ class AwaitedWitness(Witness):
     def look(self) -> dict[str, int] | None:
         durable = super().look()
         if durable and self.sightings:
+            if self._while_frozen is not None:
+                self._while_frozen()
+                self._while_frozen = None
             self._let_go()
         return durable
 

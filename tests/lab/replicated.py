@@ -7,11 +7,13 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from antipode.sandbox.story import recovered_last
 from lab import canary
@@ -42,9 +44,54 @@ def replicated_canary(folder: Path, vnf_file: Callable[..., Path]) -> Iterator[D
     desk = Desk(folder, f"antipode-test-{time.time_ns()}")
     desk.tell("vnf", "add", str(vnf_file(**file_of_replicated())))
     desk.tell(*PREPARE)
+    images = [i for i in storage_states(SITES["site-a"]) if is_mirrored(SITES["site-a"], i)]
     yield desk
     for site in SITES.values():
         canary.remove(site)
+    remove_images(images)
+
+
+def is_mirrored(site: Site, image: str) -> bool:
+    mirroring = asked(site, "info", f"volumes/{image}").get("mirroring", {})
+    return bool(mirroring.get("state") == "enabled")
+
+
+def remove_images(images: Collection[str]) -> None:
+    """Remove what is left of images at both sites: a replica that was promoted stays when Cinder
+    deletes its volume, and rbd-mirror copies it back.
+    """
+
+    def are_gone() -> bool:
+        left = [
+            (s, i) for s in SITES.values() for i in set(asked(s, "ls", "volumes")) & set(images)
+        ]
+        for site, image in left:  # all of them first, so that none is copied meanwhile
+            rbd(site, "mirror", "image", "disable", "--force", f"volumes/{image}", check=False)
+        for site, image in left:
+            # of an image that was a replica nothing can be removed otherwise
+            rbd(site, "feature", "disable", f"volumes/{image}", "journaling", check=False)
+            for state in snapshots(site, image):
+                rbd(site, "snap", "unprotect", f"volumes/{image}@{state}", check=False)
+            for words in (("snap", "purge"), ("rm",)):
+                rbd(site, *words, "--no-progress", f"volumes/{image}", check=False)
+        return not left
+
+    wait_until(are_gone, "no image is left", 600, 2)
+
+
+def snapshots(site: Site, image: str) -> set[str]:
+    """The snapshots of an image of a site, if it is there."""
+    listed = rbd(site, "snap", "ls", f"volumes/{image}", "--format", "json", check=False)
+    return {s["name"] for s in json.loads(listed or "[]")}
+
+
+def keep_points_at_a_third_place(desk: Desk) -> None:
+    """A VNF is not protected at the site that has its only vault."""
+    place = desk.folder / "third-place"
+    place.mkdir()
+    known = yaml.safe_load(desk.configuration.read_text())
+    known["vault"] = {"directory": str(place)}
+    desk.configuration.write_text(yaml.safe_dump(known, sort_keys=False))
 
 
 @dataclass
@@ -96,10 +143,15 @@ def refusal(desk: Desk, *command: str) -> str:
 def storage_states(site: Site) -> dict[str, set[str]]:
     """The snapshots of each image of a site, asked of Ceph and not of antipode."""
     images = [i for i in asked(site, "ls", "volumes") if i.startswith("volume-")]
-    return {i: {s["name"] for s in asked(site, "snap", "ls", f"volumes/{i}")} for i in images}
+    return {image: snapshots(site, image) for image in images}
 
 
 def asked(site: Site, *arguments: str) -> Any:
     """What the operator's `rbd` answers."""
-    command = [str(replication_settings(site).rbd), *arguments, "--format", "json"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return json.loads(rbd(site, *arguments, "--format", "json"))
+
+
+def rbd(site: Site, *arguments: str, check: bool = True) -> bytes:
+    """Have the operator's `rbd` do something; what it says."""
+    command = [str(replication_settings(site).rbd), *arguments]
+    return subprocess.run(command, check=check, capture_output=True).stdout

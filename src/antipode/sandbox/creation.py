@@ -39,6 +39,8 @@ class Creation:
     interval_s: float
     """between two looks at a resource"""
     members: Sequence[Member] = MEMBERS
+    network: str | None = None
+    """the name of the members' network, where it is not the tenant's own"""
 
     def run(self) -> dict[str, str]:
         """Create what is missing, and return the id of each member's server, by its own name or its
@@ -84,7 +86,7 @@ class Creation:
         network = self.cloud.network
         port = next(iter(network.ports(name=member.port)), None)
         if not port:
-            name = TENANTS[self.site].network
+            name = self.network or TENANTS[self.site].network
             port = network.create_port(
                 name=member.port,
                 network_id=network.find_network(name, ignore_missing=False).id,

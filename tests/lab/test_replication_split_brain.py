@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Originals of the canary's volumes at both of two real sites: they are seen, and resolved by an
+explicit choice only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import canary
+from lab.desk import Desk
+from lab.site import Site
+from lab.waiting import wait_until
+from tests.lab.heads import VOLUMES, originals
+from tests.lab.replicated import (
+    PREPARE,
+    VNF,
+    healths,
+    rbd,
+    refusal,
+    replicated_canary,
+    replicates,
+    storage_states,
+)
+from tests.lab.with_replication import add_replication
+
+pytestmark = pytest.mark.lab
+PATIENCE_S = 600
+
+
+@pytest.fixture
+def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
+    """The canary at site-a, replicated to site-b."""
+    add_replication()
+    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
+        yield desk
+
+
+def test_two_originals_are_seen_and_only_an_explicit_choice_ends_that(
+    replicated: Desk, site_a: Site, site_b: Site
+) -> None:
+    replicated.ask("protect", VNF)
+    images = originals(site_a)
+    assert len(images) == VOLUMES
+    for image in images:  # as somebody may do who takes a cut link for the end of the site
+        rbd(site_b, "mirror", "image", "promote", "--force", f"volumes/{image}")
+    wait_until(
+        lambda: "replicating" not in healths(replicated, site_b), "all are seen", PATIENCE_S, 2
+    )
+    points = replicated.ask("recovery-point", "list", VNF)
+    assert refusal(replicated, "protect", VNF) == "preflight-failed"
+    assert refusal(replicated, *PREPARE) == "resource-failed"
+    assert (originals(site_a), originals(site_b)) == (images, images)
+    assert replicated.ask("recovery-point", "list", VNF) == points
+    canary.wait_for_records(site_a, 10)
+
+    replicated.tell(*PREPARE, "--overwrite", site_b.name)
+    replicates(replicated, site_b)
+    assert (originals(site_a), originals(site_b)) == (images, set())
+    known = storage_states(site_a)
+    replicated.ask("protect", VNF)
+    for volume in canary.data_volumes(site_a).values():
+        image = f"volume-{volume}"
+        (state,) = storage_states(site_a)[image] - known[image]
+        snapshot = state.removeprefix("snapshot-")
+        here, there = (canary.records_of_snapshot(s, volume, snapshot) for s in (site_a, site_b))
+        assert here and here == there, "the bytes that have arrived are others"
