@@ -29,6 +29,7 @@ import psutil
 from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
+from antipode.sandbox.members import MEMBERS
 from bench import tidy
 from bench.__main__ import BUILD, CHANGED_MIB, FILL_MIB, NotMeasured, find, say
 from bench.clients import client_environment
@@ -194,11 +195,15 @@ class Clients:
             path = f"/backups/{backup}/export_record"
             return {"id": backup, "record": primary.volume.get(path).json()["backup-record"]}
 
-        chains = {v["volume_id"]: at_once(exported, v["chain"]) for v in shown["volumes"]}
-        return {"servers": discover(self._vnf, primary), "chains": chains}
+        servers = discover(self._vnf, primary)
+        ids = {v["name"]: v["id"] for server in servers for v in server["volumes"]}
+        chains = {ids[v["volume"]]: at_once(exported, v["chain"]) for v in shown["volumes"]}
+        return {"servers": servers, "chains": chains}
 
     def _floor(self, state: Path, number: int) -> Spent:
-        words = ["recover", "--vnf", str(EXAMPLE), "--state", str(state)]
+        file = self._folder / "floor.yaml"
+        file.write_text(self._vnf.model_dump_json(exclude_none=True))  # JSON is YAML
+        words = ["recover", "--vnf", str(file), "--state", str(state)]
         command = [sys.executable, "-m", "bench.floor", *words, "--name", f"{NAME}-{number}"]
         return run(command, client_environment(), self._folder / f"floor-{number}.log")
 
@@ -273,13 +278,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.standing", description=__doc__)
     parser.add_argument("--rounds", type=at_least_one, default=1, help="1 by default")
     parser.add_argument("--gib", type=at_least_one, default=1, help="of a data volume (default 1)")
+    parser.add_argument(
+        "--members",
+        type=at_least_one,
+        default=len(MEMBERS),
+        help="the last so many of the VNF, with two volumes each (default: all)",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, stop)
     if storage.missing:
         print(f"standing volumes are not measured: {storage.missing}", file=sys.stderr)
         return 0
-    folder, vnf = BUILD / "bench-standing", read_vnf(EXAMPLE)
+    folder, whole = BUILD / "bench-standing", read_vnf(EXAMPLE)
+    vnf = whole.model_copy(update={"members": whole.members[-given.members :]})
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rounds: list[Round] = []
@@ -299,11 +311,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = judged(rounds)
     document: dict[str, Any] = {
         "gib": given.gib,
+        "members": given.members,
         "rounds": [asdict(r) for r in rounds],
         "goals": verdicts,
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0]},
     }
-    (BUILD / f"bench-standing-{given.gib}.json").write_text(json.dumps(document, indent=1))
+    name = f"bench-standing-{given.gib}-{given.members}.json"
+    (BUILD / name).write_text(json.dumps(document, indent=1))
     print(*verdicts, sep="\n")
     return 1 if given.strict and any("NOT MET" in v for v in verdicts) else 0
 

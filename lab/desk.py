@@ -50,7 +50,7 @@ class Desk:
     ) -> None:
         """
         Args:
-            has_mover: whether it writes volumes at the sites itself.
+            has_mover: whether it writes volumes at the sites itself, and reads their changes.
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,10 @@ class Desk:
             content["storages"] = {STORAGE: _storage()}
         if has_mover:
             for name, site in SITES.items():
-                content["sites"][name]["mover"] = storage.mover(site)
+                content["sites"][name] |= {
+                    "mover": storage.mover(site),
+                    "changes": storage.changes(site),
+                }
         self.configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:

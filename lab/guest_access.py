@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of a
-site that reaches guests.
+"""Reaching a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of
+a site that reaches guests.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from lab import inside
 from lab.errors import LabError
@@ -37,6 +41,49 @@ def answer(site: Site, address: str, port: int, timeout: float = 5, path: str = 
         reasons.append(f"{namespace.name}: not an HTTP answer: {response[:200]!r}")
     why = "; ".join(reasons) or "no tenant network of the site holds this address"
     raise LabError(f"{site.name}: no answer from {address}:{port}: {why}")
+
+
+@contextmanager
+def forwarded(site: Site, address: str, port: int) -> Iterator[int]:
+    """While the block runs, a port of this host's loopback leads to a port of the guest."""
+
+    class Forward(BaseRequestHandler):
+        request: socket.socket
+
+        def handle(self) -> None:
+            namespace = next(_namespaces_holding(site, address), None)
+            if namespace is None:
+                return
+            try:
+                guest = inside.connect_from(namespace, address, port, timeout=5)
+            except OSError:
+                return  # the client sees the connection end, as from a guest that is not up
+            guest.settimeout(None)
+            with guest:
+                back = threading.Thread(target=_pump, args=(guest, self.request), daemon=True)
+                back.start()
+                _pump(self.request, guest)
+                back.join()
+
+    class Server(ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Forward) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Send on all that comes, and the end of it."""
+    with suppress(OSError):  # one of them has hung up
+        while piece := source.recv(65536):
+            target.sendall(piece)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _namespaces_holding(site: Site, address: str) -> Iterator[Path]:

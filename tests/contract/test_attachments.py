@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -31,6 +33,7 @@ from tests.contract.conftest import (
     refused,
     storage,
     there,
+    until,
 )
 from tests.contract.test_backups import backup_of, record_of
 
@@ -130,28 +133,94 @@ def test_a_volume_that_nova_attaches_to_a_server_is_taken_until_the_guest_lets_i
     site.compute.detach_volume(machine.id, volume)  # once more
 
 
-def helper_server(things: Things) -> str:
+def helper_server(things: Things, root: dict[str, Any], **wanted: Any) -> str:
     """A server to which volumes are attached; it has no more than its root disk."""
-    root = things.volume()
     things.site.volumes.set_bootable(root["id"])
-    return str(things.server(root)["id"])
+    return str(things.server(root, **wanted)["id"])
+
+
+class HelperGuest(NamedTuple):
+    """A helper server, and where its SSH is."""
+
+    server: str
+    port: int
+    host_key: str
+    """as `known_hosts` has it"""
 
 
 @pytest.fixture
-def helped(sandbox: Sandbox | None, other_things: Things, tmp_path: Path) -> ChildMover:
-    """A mover that has volumes attached to a helper server."""
+def helper_guest(
+    sandbox: Sandbox | None, other_things: Things, key: asyncssh.SSHKey
+) -> Iterator[HelperGuest]:
+    authorized = key.export_public_key().decode()
     if sandbox is None:
-        pytest.skip("the guests of the lab have no SSH server")
-    server = helper_server(other_things)
-    key = asyncssh.generate_private_key("ssh-ed25519")
+        with of_the_lab(other_things, authorized) as guest:
+            yield guest
+        return
+    server = helper_server(other_things, other_things.volume())
+    guest = sandbox.ask(BACKUP, "POST", f"/servers/{server}/ssh", {"authorized": authorized})
+    yield HelperGuest(server, guest["port"], guest["host_key"])
+
+
+@contextmanager
+def of_the_lab(things: Things, authorized: str) -> Iterator[HelperGuest]:
+    """A guest of the lab with an SSH server, which serves from then on."""
+    from lab import guest_access, helper
+    from lab.services import identity
+    from lab.site import SITES
+
+    address = "10.7.0.78"
+    images = identity.connect(SITES[BACKUP])
+    image = images.create_image(
+        things.name(helper.NAME),
+        filename=str(helper.build()),
+        disk_format="raw",
+        container_format="bare",
+        visibility="public",
+        wait=True,
+        **helper.PROPERTIES,
+    )
+    things.removals.append(lambda: images.image.delete_image(image.id))
+    port = things.port(fixed_ips=[{"ip_address": address}])
+    server = helper_server(
+        things,
+        things.volume(imageRef=image.id),
+        networks=[{"port": port["id"]}],
+        config_drive=True,
+        user_data=base64.b64encode(authorized.encode()).decode(),
+    )
+    with guest_access.forwarded(SITES[BACKUP], address, helper.SSH_PORT) as local:
+        seen = until(lambda: host_key(local), "the guest serves SSH", 2 * PATIENCE_S)
+        yield HelperGuest(server, local, f"[127.0.0.1]:{local} {seen}")
+
+
+def host_key(port: int) -> str:
+    """The host key of an SSH server, as `ssh-keyscan` asks for it; empty while none serves."""
+
+    async def ask() -> str:
+        found = await asyncssh.get_server_host_key("127.0.0.1", port)
+        return "" if found is None else found.export_public_key().decode().strip()
+
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), 60))
+    except (OSError, asyncssh.Error, TimeoutError):
+        return ""
+
+
+@pytest.fixture
+def key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+@pytest.fixture
+def helped(helper_guest: HelperGuest, key: asyncssh.SSHKey, tmp_path: Path) -> ChildMover:
+    """A mover that has volumes attached to a helper server."""
     key.write_private_key(tmp_path / "key")
-    wanted = {"authorized": key.export_public_key().decode()}
-    guest = sandbox.ask(BACKUP, "POST", f"/servers/{server}/ssh", wanted)
-    (tmp_path / "known_hosts").write_text(guest["host_key"])
+    (tmp_path / "known_hosts").write_text(f"{helper_guest.host_key}\n")
     helper = HelperConfig(
-        server=UUID(server),
+        server=UUID(helper_guest.server),
         address="127.0.0.1",
-        port=guest["port"],
+        port=helper_guest.port,
         key=tmp_path / "key",
         known_hosts=tmp_path / "known_hosts",
     )

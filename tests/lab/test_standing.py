@@ -23,16 +23,13 @@ import pytest
 import yaml
 
 from antipode.sandbox.members import MEMBERS
-from antipode.sandbox.story import recovered_last
-from lab import canary, inside, storage, wan
-from lab.checker import check
+from lab import canary, storage, wan
 from lab.desk import EXAMPLE, Desk
 from lab.services import identity
-from lab.services.ceph import POOL
 from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
 from lab.waiting import wait_until
-from tests.lab.awaited import AwaitedWitness
+from tests.lab.captured import content, expect_what_was_frozen, nothing_boots, protected
 from tests.movers import movers
 
 pytestmark = [
@@ -66,16 +63,6 @@ def settled(folder: Path, vnf_file: Callable[..., Path]) -> Desk:
     file = vnf_file(members=[{**m, "drill": STARTED} for m in members], protections=protections)
     desk.tell("vnf", "add", str(file))
     return desk
-
-
-def protected(desk: Desk) -> tuple[dict[str, Any], AwaitedWitness]:
-    """A recovery point, and the witness of what was frozen in it."""
-    site = SITES["site-a"]
-    canary.wait_for_records(site, 20)
-    with AwaitedWitness(site, canary.create(site)) as witness:
-        made = desk.ask("protect", VNF)
-    assert witness.sightings and not witness.disagreements
-    return made, witness
 
 
 def boots() -> dict[str, int]:
@@ -134,13 +121,6 @@ def killed_in_the_midst(desk: Desk) -> None:
         os.kill(mover, signal.SIGKILL)
 
 
-def content(site: Site, volume: str) -> str:
-    """The SHA-256 of a volume, read from the site's Ceph."""
-    export = f"rbd export --no-progress {POOL}/volume-{volume} - | sha256sum"
-    said: str = inside.run(site, ["sh", "-c", export], timeout=600).stdout
-    return said.split()[0]
-
-
 def restored(site: Site, backup: str) -> str:
     """The SHA-256 of what Cinder restores."""
     storage = identity.connect(site, "antipode", PROJECT).block_storage
@@ -161,10 +141,10 @@ def standing(
 ) -> Iterator[Standing]:
     desk = settled(tmp_path_factory.mktemp("standing"), vnf_file)
     try:
-        first, _ = protected(desk)
+        first, _ = protected(desk, VNF)
         applied = [desk.ask("standing", "apply", VNF)]
         canary.fill(SITES["site-a"], 30)
-        second, witness = protected(desk)
+        second, witness = protected(desk, VNF)
         killed_in_the_midst(desk)
         assert None in held(desk).values()
         applied.append(desk.ask("standing", "apply", VNF))
@@ -199,18 +179,6 @@ def test_a_drill_boots_from_clones_and_leaves_what_stands(standing: Standing) ->
     assert drilled["passed"] and drilled["leaks"] == []
     assert roads(standing.desk, drilled["run"]) == ["a clone of the standing volume"] * VOLUMES
     assert there(standing.desk) == before
-
-
-@contextmanager
-def nothing_boots(site: Site) -> Iterator[None]:
-    """Nova finds no host for a server."""
-    compute = identity.connect(site).compute
-    [service] = [s for s in compute.services() if s.binary == "nova-compute"]
-    compute.disable_service(service)
-    try:
-        yield
-    finally:
-        compute.enable_service(service)
 
 
 def test_an_aborted_failover_gives_back_what_stands(standing: Standing, site_b: Site) -> None:
@@ -250,24 +218,15 @@ def served(site: Site) -> set[str]:
     return {a.volume_id for s in compute.servers() for a in compute.volume_attachments(s)}
 
 
-def expect_what_was_frozen(
-    site: Site, frozen_last: Mapping[str, int], boots: Mapping[str, int]
-) -> None:
-    canary.wait_for_records(site, 5)
-    report = check(canary.records(site))
-    assert report.consistent, report.as_json()
-    assert recovered_last(report, boots) == frozen_last
-
-
 def test_a_mover_that_was_stopped_and_lives_again_writes_nothing_that_a_server_has(
     tmp_path: Path, vnf_file: Callable[..., Path], site_a: Site, site_b: Site
 ) -> None:
     desk = settled(tmp_path / "desk", vnf_file)
     try:
-        protected(desk)
+        protected(desk, VNF)
         desk.ask("standing", "apply", VNF)
         canary.fill(site_a, 30)
-        _, witness = protected(desk)
+        _, witness = protected(desk, VNF)
         began = boots()
         with writing(desk) as (mover, command, stopped):
             wan.isolate(site_a)

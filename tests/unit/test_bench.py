@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 from keystoneauth1.exceptions import ClientException
 
-from bench import engine, replicated, restores, standing, verdict
+from bench import engine, replicated, restores, standing, streams, verdict
 from bench.cloud import Cloud, Json
 from bench.floor import snapshot_quiesced
 from bench.spent import ClientFailed, Spent, run
@@ -414,3 +414,40 @@ def test_the_most_memory_of_a_process_is_that_which_the_kernel_has_kept() -> Non
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert standing.peak_mib(ended.pid) == 0
+
+
+def increment_of(kind: str, by: str, seconds: float, stored: int) -> streams.Increment:
+    return streams.Increment(kind, by, seconds, stored, cpu_s=1.0, services_cpu_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("contiguous", "scattered", "missed"),
+    [
+        ((1.0, 1.2), (1.0, 1.2), []),
+        ((1.1, 1.2), (1.0, 1.2), [0]),
+        ((1.0, 1.3), (1.0, 1.2), [1]),
+        ((1.0, 1.2), (1.1, 1.2), [3]),
+        ((1.0, 1.2), (1.0, 1.3), [4]),
+    ],
+)
+def test_goals_of_change_streams_are_met_up_to_their_limits(
+    contiguous: tuple[float, float], scattered: tuple[float, float], missed: list[int]
+) -> None:
+    samples = []
+    for kind, (seconds, times) in (("contiguous", contiguous), ("scattered", scattered)):
+        samples += [
+            increment_of(kind, "streams", seconds, int(streams.CHANGED * times)),
+            increment_of(kind, "backups", streams.TIMES[kind], 1),
+        ]
+    said = streams.judged(samples)
+    assert [i for i, words in enumerate(said) if "NOT MET" in words] == missed
+
+
+@pytest.mark.parametrize("kind", streams.TIMES)
+def test_each_kind_of_change_is_of_the_same_size_and_writes_no_byte_twice(kind: str) -> None:
+    for seed in range(1000, 1010):
+        where = sorted(streams.ranges(kind, seed))
+        assert sum(length for _, length in where) == streams.CHANGED
+        ends = [offset + length for offset, length in where]
+        assert all(end <= at for end, (at, _) in zip(ends, where[1:], strict=False))
+        assert ends[-1] <= 200 << 20
