@@ -44,7 +44,7 @@ from tests.lab.replicated import (
 )
 from tests.lab.with_replication import add_replication
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.unseen]
 LOG = logging.getLogger(__name__)
 WORKING = [("ACTIVE", False)] * len(MEMBERS)
 FENCED = [("SHUTOFF", True)] * len(MEMBERS)

@@ -27,7 +27,7 @@ from tests.lab.replicated import (
 )
 from tests.lab.with_replication import add_replication
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.unseen]
 PATIENCE_S = 600
 
 
