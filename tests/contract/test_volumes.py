@@ -58,6 +58,7 @@ def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(
     assert "@" in volume["os-vol-host-attr:host"]
     assert volume["os-vol-mig-status-attr:name_id"] is None
     listed = site.volumes.volume(volume["id"])
+    assert listed is not None
     # Cinder writes which service has the volume after it shows the volume as available.
     settled = volume.keys() - {"service_uuid", "shared_targets", "updated_at"}
     assert {key: volume[key] for key in settled} == {key: listed[key] for key in settled}

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from antipode.api import envelope, rate
 from antipode.api.identity import LoggedIn, Password
 from antipode.api.rate import Buckets
-from antipode.api.rules import KINDS, RULES
+from antipode.api.rules import RULES, rule_of_kind
 from antipode.console.app import PAGES
 from antipode.console.pages import changes
 from antipode.console.sessions import MOST_OF_ONE, Sessions
@@ -265,7 +265,8 @@ def test_each_rule_that_pages_ask_is_one_of_the_api() -> None:
 
 
 def test_each_change_has_a_rule_of_its_kind_and_words() -> None:
-    assert changes.OF_VNF.keys() == proposals.OF_VNF.keys() <= KINDS
+    assert changes.OF_VNF.keys() == proposals.OF_VNF.keys()
+    assert {rule_of_kind(verb) for verb in changes.OF_VNF} == {f"run:{v}" for v in changes.OF_VNF}
     assert changes.OF_PLAN.keys() == proposals.OF_PLAN.keys()
 
 
