@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +243,10 @@ class NamedSite:
         self.objects = SimpleNamespace(account=f"https://{name}/v1/AUTH_of_the_vnfs")
         self.volumes = SimpleNamespace(quota=lambda _project: {})  # no limits
         self.compute: Any = SimpleNamespace(servers=lambda: servers_of(topology()))
+        self.hidden = frozenset[str]()
+
+    def without(self, _ids: Collection[str]) -> NamedSite:
+        return self
 
     def under(self, *_: object) -> NamedSite:
         return self
