@@ -35,14 +35,15 @@ INITTAB = """\
 SSH = """\
 #!/bin/sh
 # Serves SSH to the account root, for the key that the config drive's user_data is.
-if ! [ -s /root/.ssh/authorized_keys ]; then
+home=~root
+if ! [ -s "$home/.ssh/authorized_keys" ]; then
   modprobe -a ata_piix sr_mod isofs
-  mkdir -p /run/config-drive /root/.ssh /etc/dropbear
-  chmod 700 /root /root/.ssh
+  mkdir -p /run/config-drive "$home/.ssh" /etc/dropbear
+  chmod 700 "$home" "$home/.ssh"
   drive=$(findfs LABEL=config-2) || { sleep 1; exit 1; }
   mount -t iso9660 -o ro "$drive" /run/config-drive || { sleep 1; exit 1; }
-  cp /run/config-drive/openstack/latest/user_data /root/.ssh/authorized_keys
-  chmod 600 /root/.ssh/authorized_keys
+  cp /run/config-drive/openstack/latest/user_data "$home/.ssh/authorized_keys"
+  chmod 600 "$home/.ssh/authorized_keys"
   umount /run/config-drive
 fi
 exec /usr/sbin/dropbear -F -E -R -s -p 22
