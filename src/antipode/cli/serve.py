@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli.command import ShowCommand, TextCommand, columns
@@ -65,19 +66,27 @@ class Api(TextCommand):
                 " projects"
             )
         stop = _stopped_by_signals()
-        give_way()
         with _api(deployment):
+            give_way()  # not before: on a busy host a start would take minutes
             stop.wait()
         return 0
 
 
 def give_way() -> None:
-    """Have what carries runs out come before this thread and those that it starts."""
-    os.nice(GIVES_WAY)
-    if sys.platform == "linux":
-        # one that wakes up lets those finish their turns that have a processor
+    """Have what carries runs out come before the threads of this process, and those that they
+    start.
+    """
+    if sys.platform != "linux":
+        os.nice(GIVES_WAY)
+        return
+    for thread in Path("/proc/self/task").iterdir():  # each has settings of its own
+        number = int(thread.name)
         try:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, number, GIVES_WAY)
+            # one that wakes up lets those finish their turns that have a processor
+            os.sched_setscheduler(number, os.SCHED_BATCH, os.sched_param(0))
+        except ProcessLookupError:
+            continue  # it has ended
         except OSError as error:  # a container may not allow it, nor a policy that gives way more
             LOG.info("the API keeps the scheduling policy that it has: %s", error)
 
