@@ -12,11 +12,12 @@ STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/
 	$(BIN)/mypy --strict src lab bench nova_quiesce/src antipode_client/src .ci tests && \
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 
-.PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
-	test-contract-lab-core test-contract-lab-rest test-sandbox test-console distributed-servers \
-	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
-	test-lab-rest test-nova-quiesce test-distributions bench bench-api bench-scale bench-week \
-	format test-tempest clean
+.PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-kill-matrix-core \
+	test-kill-matrix-rest test-contract test-contract-lab test-contract-lab-core \
+	test-contract-lab-rest test-sandbox test-sandbox-core test-sandbox-rest test-console \
+	distributed-servers test-distributed lab lab-from-nothing lab-down lab-wipe test-lab \
+	test-lab-core test-lab-rest test-nova-quiesce test-distributions bench bench-api \
+	bench-scale bench-week format test-tempest clean
 
 demo: $(READY)            ## embedded sites: drill, disaster, recovery, the way back: a good minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -35,8 +36,16 @@ test-static: $(READY)     ## style, imports and types; shown in one piece
 	mkdir -p build
 	@( $(STATIC) ) >build/static.log 2>&1; status=$$?; cat build/static.log; exit $$status
 
+TEST_KILL_MATRIX := $(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
+
 test-kill-matrix: $(READY)  ## a run killed at every task and write, and resumed; no cloud
-	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
+	$(TEST_KILL_MATRIX)
+
+test-kill-matrix-core: $(READY)  ## at every second of these points
+	$(TEST_KILL_MATRIX) -m "not rest"
+
+test-kill-matrix-rest: $(READY)  ## and at all the others
+	$(TEST_KILL_MATRIX) -m rest
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
 	$(BIN)/pytest tests/contract -q -n 4 --timeout 1200
@@ -50,8 +59,16 @@ test-contract-lab-core: lab  ## those of them that antipode relies on most
 test-contract-lab-rest: lab  ## and all the others
 	$(BIN)/pytest tests/contract -q --sites lab -m "not core"
 
+TEST_SANDBOX := $(BIN)/pytest tests/sandbox -q -n 6 --timeout 1200
+
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
-	$(BIN)/pytest tests/sandbox -q -n 6 --timeout 1200
+	$(TEST_SANDBOX)
+
+test-sandbox-core: $(READY)  ## those of them that every change has to pass
+	$(TEST_SANDBOX) -m "not rest"
+
+test-sandbox-rest: $(READY)  ## and all the others
+	$(TEST_SANDBOX) -m rest
 
 test-console: $(READY)    ## the web console in Debian's Chromium; pictures in build/console/
 	$(BIN)/python -m tests.console.packages

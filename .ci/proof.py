@@ -60,8 +60,8 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
         ),
         Step(
             "kill-matrix",
-            "killed at every step",
-            ["make", "test-kill-matrix"],
+            "killed at every second step",
+            ["make", "test-kill-matrix-core"],
             frozenset({Lane.KILL_MATRIX}),
         ),
         Step(
@@ -80,7 +80,7 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
             beside=True,
         ),
         Step("contract", "the contract of embedded sites", ["make", "test-contract"], EMBEDDED),
-        Step("sandbox", "tests on embedded sites", ["make", "test-sandbox"], EMBEDDED),
+        Step("sandbox", "tests on embedded sites", ["make", "test-sandbox-core"], EMBEDDED),
         Step("console", "the console in a browser", ["make", "test-console"], EMBEDDED),
         Step(
             "lab-tests",
@@ -111,6 +111,18 @@ def _rest() -> list[Step]:
             NOVAS,
             beside=True,
             after=["lab-demo"],
+        ),
+        Step(
+            "kill-matrix-rest",
+            "killed at the steps between",
+            ["make", "test-kill-matrix-rest"],
+            frozenset({Lane.KILL_MATRIX}),
+        ),
+        Step(
+            "sandbox-rest",
+            "the rest of the tests on embedded sites",
+            ["make", "test-sandbox-rest"],
+            EMBEDDED,
         ),
         Step(
             "lab-contract-rest",
@@ -144,6 +156,8 @@ def tell(selection: Selection, *, full: bool) -> None:
         print(f"  {lane:<15}{'runs' if runs else 'skipped, as the change cannot break it'}")
     if Lane.LAB in selection.lanes and not full:
         print("  skipped on the lab: tests not marked core; ANTIPODE_CI=full runs them")
+    if {Lane.KILL_MATRIX, Lane.EMBEDDED} & selection.lanes and not full:
+        print("  skipped elsewhere: tests marked rest; ANTIPODE_CI=full runs them")
     sys.stdout.flush()
 
 

@@ -17,7 +17,7 @@ from bench.cloud import Cloud
 from bench.floor import read_vnf
 from tests.sandbox.conftest import BACKUP, World, digest
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.rest]
 
 
 class Desk(demo.Operator):

@@ -58,6 +58,7 @@ def test_a_vnf_is_recovered_from_its_change_streams(own_world: World) -> None:
     expect_one_of_everything(world, held)
 
 
+@pytest.mark.rest
 def test_what_cannot_be_streamed_is_backed_up_by_cinder(own_world: World) -> None:
     world = own_world
     streaming(world)
@@ -94,6 +95,7 @@ def test_standing_volumes_follow_change_streams(own_world: World) -> None:
     assert list(world.cloud(BACKUP).block_storage.snapshots()) == []
 
 
+@pytest.mark.rest
 def test_deltas_go_with_the_last_point_that_needs_them(
     own_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

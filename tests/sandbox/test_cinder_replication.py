@@ -14,7 +14,7 @@ from antipode.sandbox.cinder.storage import BACKEND
 from antipode.sandbox.desk import CONFIGURATION
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, until
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.rest]
 DISKS = {"disks": {"storage": "array"}}
 SWITCH = ("datastore", "switch", "canary", "disks", "--yes", "-f", "json")
 

@@ -111,6 +111,7 @@ def test_a_destroyed_site_has_its_objects_at_the_other_and_gets_them_back(
     assert containers.names(BACKUP) == ["one", "three", "two"]
 
 
+@pytest.mark.rest
 def test_a_migration_hands_the_objects_over_and_a_failback_brings_them_home(
     containers: Containers,
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_key_that_is_wrong_is_seen_though_all_is_accepted(containers: Containe
     assert containers.names(BACKUP) == ["lost"]
 
 
+@pytest.mark.rest
 def test_what_container_sync_passes_over_makes_no_point_until_it_is_there(
     containers: Containers,
 ) -> None:
@@ -170,6 +172,7 @@ def test_what_container_sync_passes_over_makes_no_point_until_it_is_there(
     assert containers.names(BACKUP) == ["one"]
 
 
+@pytest.mark.rest
 def test_what_was_made_is_removed_and_the_objects_stay(containers: Containers) -> None:
     containers.put(PRIMARY, "one", b"first")
     containers.world.protect()

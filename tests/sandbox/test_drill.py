@@ -108,6 +108,7 @@ def test_a_drill_of_a_dead_site_needs_nothing_of_it_and_a_failover_follows(
     assert len(own_world.guests(BACKUP)) == 3
 
 
+@pytest.mark.rest
 def test_a_member_that_does_not_start_fails_the_drill_and_nothing_is_left(world: World) -> None:
     probed(world, "never printed", within="1s")
     world.protect()

@@ -126,6 +126,7 @@ def test_after_creations_whose_answers_are_lost_the_next_try_finds_what_was_made
     expect_one_of_everything(own_world, held)
 
 
+@pytest.mark.rest
 def test_creations_that_are_delivered_twice_leave_one_of_everything(
     own_world: World, held: Held
 ) -> None:
@@ -145,6 +146,7 @@ def test_after_a_creation_whose_connection_breaks_a_second_try_makes_what_is_mis
     expect_one_of_everything(own_world, held)
 
 
+@pytest.mark.rest
 def test_questions_that_are_not_answered_at_once_do_not_end_a_failover(
     own_world: World, held: Held
 ) -> None:
@@ -156,6 +158,7 @@ def test_questions_that_are_not_answered_at_once_do_not_end_a_failover(
     expect_one_of_everything(own_world, held)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("hours", [2, -24], ids=["ahead", "back"])
 def test_a_clock_of_the_backup_site_that_jumps_does_not_end_the_failover(
     own_world: World, held: Held, hours: int

@@ -92,6 +92,7 @@ def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
     }
 
 
+@pytest.mark.rest
 def test_an_aborted_recovery_leaves_no_port_and_no_trunk(world: World) -> None:
     here, there = Cloud(world, PRIMARY), Cloud(world, BACKUP)
     messy(here, furnish(here))

@@ -138,6 +138,7 @@ def test_a_member_whose_root_disk_is_made_again_has_its_records_and_nothing_else
     assert [i.name for i in images] == ["golden"], "nothing was brought or removed"
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("effect", "times"), [("error", 1), ("drop", MOST_UPLOADS)])
 def test_an_upload_that_fails_leaves_neither_a_point_nor_an_image(
     pair: ImageBooted, effect: str, times: int
@@ -152,6 +153,7 @@ def test_an_upload_that_fails_leaves_neither_a_point_nor_an_image(
     assert len(pair.copies()) == 1
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("effect", ["drop", "lost"])
 def test_an_upload_without_an_answer_begins_again_and_leaves_one_copy(
     pair: ImageBooted, effect: str
@@ -180,6 +182,7 @@ def test_an_upload_whose_process_is_killed_is_resumed(pair: ImageBooted) -> None
     pair.verify()
 
 
+@pytest.mark.rest
 def test_a_download_that_breaks_off_continues(pair: ImageBooted) -> None:
     pair.fault(PRIMARY, r"^image GET /v2/images/[^/]+/file", "drop", times=2)
     pair.protect()

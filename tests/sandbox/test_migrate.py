@@ -62,6 +62,7 @@ def test_after_a_failed_recovery_the_vnf_runs_where_it_was(own_world: World) -> 
     canary.await_records(own_world.sandbox, BACKUP, 10)
 
 
+@pytest.mark.rest
 def test_one_whose_process_is_killed_is_resumed(own_world: World) -> None:
     boot = boots(own_world)
     with own_world.operator.begin(*MIGRATE) as process:
@@ -75,6 +76,7 @@ def test_one_whose_process_is_killed_is_resumed(own_world: World) -> None:
     canary.await_records(own_world.sandbox, BACKUP, 10)
 
 
+@pytest.mark.rest
 def test_one_whose_process_was_killed_is_rolled_back(own_world: World) -> None:
     with own_world.operator.begin(*MIGRATE) as process:
         until(

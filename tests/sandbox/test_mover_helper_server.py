@@ -17,7 +17,7 @@ from tests.movers import movers
 from tests.sandbox.conftest import BACKUP, World, until
 from tests.sandbox.test_standing import standing, there
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.rest]
 
 
 def helped(world: World) -> str:

@@ -82,6 +82,7 @@ def test_a_failover_that_was_killed_while_its_mover_was_stopped_is_resumed(
     expect_one_of_everything(world, held)
 
 
+@pytest.mark.rest
 def test_an_aborted_failover_leaves_nothing_of_what_its_mover_has_begun(
     own_world: World, held: Held
 ) -> None:

@@ -61,6 +61,7 @@ def test_networks_and_groups_are_created_once_and_as_they_were(
     assert ports["bare"]["fixed_ips"] == []
 
 
+@pytest.mark.rest
 def test_an_aborted_recovery_leaves_none_of_them_and_those_that_are_there_are_used(
     protected: tuple[World, Cloud, Json],
 ) -> None:

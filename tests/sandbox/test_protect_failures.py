@@ -215,6 +215,7 @@ def test_what_somebody_else_has_quiesced_is_left_to_him(world: World) -> None:
     expect_the_next_one_to_be_good(world)
 
 
+@pytest.mark.rest
 def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(
     world: World,
 ) -> None:

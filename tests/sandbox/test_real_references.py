@@ -130,6 +130,7 @@ def test_real_names_are_protected_and_found_at_the_backup_site_with_the_primary_
     assert not [p for p in ours if secret in p.read_bytes()]
 
 
+@pytest.mark.rest
 def test_the_name_that_a_volume_has_lost_by_a_migration_is_shown_beside_the_new_one(
     own_world: World, storage: Storage
 ) -> None:

@@ -84,6 +84,7 @@ def keep_points_at_a_third_place(world: World) -> None:
     YAML().dump(settings, configuration)
 
 
+@pytest.mark.rest
 def test_a_failback_removes_the_old_copy_with_the_states_in_its_volumes(replicated: World) -> None:
     world = replicated
     keep_points_at_a_third_place(world)
@@ -100,6 +101,7 @@ def test_a_failback_removes_the_old_copy_with_the_states_in_its_volumes(replicat
     canary.await_records(world.sandbox, PRIMARY, 5)
 
 
+@pytest.mark.rest
 def test_the_next_point_is_made_the_other_way_round(replicated: World) -> None:
     world = replicated
     keep_points_at_a_third_place(world)
@@ -159,6 +161,7 @@ def test_a_state_goes_at_both_sites_when_its_point_expires(replicated: World) ->
     world.verify()
 
 
+@pytest.mark.rest
 def test_a_drill_disturbs_no_replication(replicated: World) -> None:
     world = replicated
     world.protect()

@@ -50,6 +50,7 @@ def test_with_cinders_default_quota_a_second_point_is_refused_before_the_window(
     assert world.snapshots() == []
 
 
+@pytest.mark.rest
 def test_a_quota_for_two_points_lasts_for_ever(keeping_one: World) -> None:
     world = keeping_one
     limit_backups(world, 2 * VOLUMES)
@@ -76,6 +77,7 @@ def test_a_clock_of_cinder_that_goes_back_by_an_hour_costs_not_the_newest_point(
     world.verify()
 
 
+@pytest.mark.rest
 def test_a_changed_block_size_costs_full_backups_with_the_reason_and_no_failure(
     keeping_one: World,
 ) -> None:

@@ -240,6 +240,7 @@ def _is_reaped(pair: Pair) -> bool:
     return not pair.frozen()
 
 
+@pytest.mark.rest
 def test_a_vnf_that_changes_its_option_keeps_its_chains(pair: Pair) -> None:
     pair.protect()
     changed = pair.operator.ask("protect", "canary", "--option", "quiesced-snapshot")

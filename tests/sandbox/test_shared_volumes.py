@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from antipode.sandbox import blocks, canary, desk
 from antipode.sandbox.cinder.storage import BACKEND
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, digest, until
@@ -119,6 +121,7 @@ def test_a_shared_volume_comes_back_once_and_to_all_that_had_it(own_world: World
     canary.await_work(world.sandbox, BACKUP)
 
 
+@pytest.mark.rest
 def test_a_server_that_cannot_be_built_leaves_the_shared_volume_to_a_second_try(
     own_world: World,
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_server_that_cannot_be_built_leaves_the_shared_volume_to_a_second_try(
     assert len(list(world.cloud(BACKUP).block_storage.volumes())) == 7
 
 
+@pytest.mark.rest
 def test_an_aborted_recovery_leaves_no_shared_volume(own_world: World) -> None:
     world, operator = own_world, own_world.operator
     for site, name in ((PRIMARY, "shared"), (BACKUP, "together")):

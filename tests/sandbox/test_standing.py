@@ -79,6 +79,7 @@ def test_a_failover_boots_from_volumes_that_stand_at_its_point(own_world: World)
     assert list(world.cloud(BACKUP).block_storage.snapshots()) == []
 
 
+@pytest.mark.rest
 def test_a_drill_leaves_what_stands_and_an_aborted_failover_gives_it_back(
     own_world: World,
 ) -> None:

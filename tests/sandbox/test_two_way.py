@@ -110,6 +110,7 @@ def test_each_site_is_the_backup_of_the_other(world: World) -> None:
     assert (listed["active_site"], listed["generation"]) == (PRIMARY, 3)
 
 
+@pytest.mark.rest
 def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
     know(world)
     sandbox = world.sandbox

@@ -5,6 +5,8 @@ rehearsed under another name, and moves with the VNF, there and back.
 
 from __future__ import annotations
 
+import pytest
+
 from antipode.sandbox import blocks, canary, desk
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, digest
 from tests.sandbox.test_two_way import third, world
@@ -84,6 +86,7 @@ def test_a_volume_of_no_server_moves_with_its_vnf_there_and_back(world: World) -
     assert world.protect()["volumes"] == 7
 
 
+@pytest.mark.rest
 def test_a_volume_that_a_server_has_or_another_of_its_name_is_refused(world: World) -> None:
     know(world, "spare")
     volume = make(world)

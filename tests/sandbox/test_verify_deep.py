@@ -81,6 +81,7 @@ def test_the_first_block_that_differs_is_named(own_world: World) -> None:
     expect_nothing_left(own_world, objects)
 
 
+@pytest.mark.rest
 def test_a_verification_gives_way_to_a_failover(own_world: World) -> None:
     held = own_world.protect_and_look()
     stuck = own_world.fault(BACKUP, r"^backup\.create$", "stuck", times=None)

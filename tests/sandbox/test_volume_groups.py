@@ -83,6 +83,7 @@ def test_a_back_end_that_cannot_do_it_any_more_gets_single_snapshots(grouped: Wo
     assert group_snapshots(grouped) == before
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("fault", [r"^group_snapshot\.create$", r"POST /v3/group_snapshots$"])
 def test_a_group_snapshot_that_fails_leaves_no_member_frozen_and_nothing_behind(
     grouped: World, fault: str
@@ -99,6 +100,7 @@ def test_a_group_snapshot_that_fails_leaves_no_member_frozen_and_nothing_behind(
     assert left(grouped) == []
 
 
+@pytest.mark.rest
 def test_a_quota_that_is_short_for_all_of_them_makes_none(grouped: World) -> None:
     admin = grouped.cloud(f"{PRIMARY}-admin").block_storage
     path = f"/os-quota-sets/{grouped.cloud(PRIMARY).current_project_id}"

@@ -10,7 +10,7 @@ import pytest
 from bench.week.drive import Settings, Week
 from bench.week.verdict import faults, lines
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.rest]
 
 
 def test_no_slot_is_lost_or_begun_twice_though_a_host_is_killed_and_all_that_is_old_is_pruned(

@@ -61,6 +61,7 @@ def test_a_recovery_brings_back_the_captured_bytes_with_every_cinder(
     expect_one_of_everything(own_world, held)
 
 
+@pytest.mark.rest
 def test_a_volume_created_from_an_increment_has_the_old_data_where_cinder_skips_zeros(
     own_world: World,
 ) -> None:

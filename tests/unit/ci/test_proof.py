@@ -53,6 +53,13 @@ def test_the_core_runs_on_the_lab_and_the_rest_after_it_if_everything_is_asked_f
     assert full["lab-contract-rest"] == ["make", "test-contract-lab-rest"]
 
 
+@pytest.mark.parametrize("step", ["kill-matrix", "sandbox"])
+def test_what_a_landing_leaves_out_follows_if_everything_is_asked_for(step: str) -> None:
+    landing, full = selected(DEFAULT), selected(EVERY, full=True)
+    assert landing[step] == ["make", f"test-{step}-core"]
+    assert full[f"{step}-rest"] == ["make", f"test-{step}-rest"]
+
+
 def test_older_novas_run_only_when_they_are_selected() -> None:
     assert selected(DEFAULT)["nova-quiesce"][-1] == "NOVAS=newest"
     assert selected(EVERY)["nova-quiesce"][-1] == "NOVAS="
