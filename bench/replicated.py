@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from antipode import config
+from antipode.engine.deployment import Deployment
 from antipode.model.vnf import Vnf
+from antipode.operations import protect
+from antipode.operations.submit import is_served, submit
 from bench import tidy, verdict
 from bench.__main__ import BUILD, CHANGED_MIB, FILL_MIB, NotMeasured, find, say
 from bench.clients import (
@@ -40,9 +46,11 @@ from lab.services.operator_rbd import replication_settings
 from lab.site import BACKUP_STORE, SITES
 
 NAME = "bench-replicated"
-ARRIVES_S = 300.0
-CLIENTS = ("antipode", "floor", "incremental")
-"""The point of option 3, its floor, and the incremental point of option 1 by antipode."""
+ARRIVES_S, STARTS_S = 300.0, 120.0
+CLIENTS = ("antipode", "command", "floor", "incremental")
+"""The point of option 3 by a service, as a schedule and the API have it made; by a command, whose
+process has to start; its floor; and the incremental point of option 1 by the same service.
+"""
 
 
 def floor(vnf: Vnf, name: str) -> dict[str, Any]:
@@ -75,10 +83,12 @@ def floor(vnf: Vnf, name: str) -> dict[str, Any]:
 
 
 class Points:
-    """The clients, each called as a process."""
+    """The clients: a service that runs meanwhile, and others that are a process for each point."""
 
     def __init__(self, vnf_file: Path, vnf: Vnf, folder: Path, desk: Desk) -> None:
         self._vnf_file, self._vnf, self._folder, self._desk = vnf_file, vnf, folder, desk
+        os.environ |= client_environment()
+        self._here = Deployment(config.load(str(desk.configuration)))
 
     def prepare(self) -> None:
         """Have antipode know the VNF with both options, its volumes replicated, and a full backup
@@ -102,20 +112,51 @@ class Points:
             words = ["floor", "--vnf", str(self._vnf_file), "--name", f"{NAME}-{number}"]
             command = [sys.executable, "-m", "bench.replicated", *words]
             return turn_of(run(command, client_environment(), log))
-        option = "replication" if client == "antipode" else "quiesced-snapshot"
+        if client != "command":
+            return self._by_service(client)
         binary = str(Path(sys.executable).with_name("antipode"))
-        command = [binary, "protect", NAME, "--option", option, "-f", "json"]
+        command = [binary, "protect", NAME, "--option", "replication", "-f", "json"]
         environment = {**client_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
         spent = run(command, environment, log)
         said = json.loads(spent.output)
-        if client == "incremental":
-            must_be_incremental(said)
         seconds = committed_at(self._desk, said["run"]) - spent.began
         return Turn(seconds, said.get("quiesce_window_s"), spent.cpu_s, spent.calls)
 
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """A service runs while the block does."""
+        with (self._folder / "service.log").open("wb") as log:
+            process = self._desk.start("serve", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            until(
+                lambda: "there" if is_served(self._here) else "starting",
+                *("there", "the service", STARTS_S),
+            )
+            yield
+        finally:
+            process.terminate()
+            process.wait(STARTS_S)
+
+    def _by_service(self, client: str) -> Turn:
+        """One point by the service, from the order on."""
+        option = "replication" if client == "antipode" else "quiesced-snapshot"
+        began = time.time()
+        run = protect.request(self._here, NAME, option=option)
+        submit(self._here, run)
+        until(lambda: self._outcome(run.id), "succeeded", run.id, ARRIVES_S)
+        result = self._here.runs.get(run.id).result
+        if client == "incremental":
+            must_be_incremental({**result, "run": run.id})
+        seconds = committed_at(self._desk, run.id) - began
+        return Turn(seconds, result.get("quiesce_window_s"), 0.0, 0)
+
+    def _outcome(self, run: str) -> str:
+        row = self._here.runs.get(run)
+        return f"error: {row.reason}" if row.state in ("failed", "aborted") else row.state
+
 
 def each_minute(
-    protect: Callable[[int], object],
+    point: Callable[[int], object],
     points: int,
     *,
     every_s: float = 60.0,
@@ -126,7 +167,7 @@ def each_minute(
     when the next was due.
 
     Args:
-        protect: makes one; raises ClientFailed.
+        point: makes one; raises ClientFailed or Failed.
         points: how many.
         every_s: seconds from one to the next.
     """
@@ -135,8 +176,8 @@ def each_minute(
         if (early_s := began + number * every_s - now()) > 0:
             sleep(early_s)
         try:
-            protect(number)
-        except ClientFailed as failure:
+            point(number)
+        except (ClientFailed, Failed) as failure:
             say(f"point {number} FAILED: {failure}")
             missed.append(number)
             continue
@@ -153,8 +194,9 @@ def measure(points: Points, site: Any, rounds: int) -> list[verdict.Sample]:
         for client in CLIENTS[first:] + CLIENTS[:first]:
             canary.fill(site, CHANGED_MIB, seed=time.time_ns())
             turn = points.turn(client, number)
-            values = {"states_s": turn.seconds, "states_cpu_s": turn.cpu_s}
-            values["states_calls"] = float(turn.calls)
+            values = {"states_s": turn.seconds}
+            if turn.calls:  # a service has no process of a point
+                values |= {"states_cpu_s": turn.cpu_s, "states_calls": float(turn.calls)}
             samples += [verdict.Sample(number, client, m, v) for m, v in values.items()]
             say(f"round {number} {client:11} {turn.seconds:6.1f} s")
     return samples
@@ -199,8 +241,9 @@ def _measured(given: argparse.Namespace, vnf: Vnf) -> int:
         points = Points(given.vnf, vnf, folder, desk)
         try:
             points.prepare()
-            samples = measure(points, site, given.rounds)
-            missed = each_minute(lambda n: points.turn("antipode", 1000 + n), given.minutes)
+            with points.served():
+                samples = measure(points, site, given.rounds)
+                missed = each_minute(lambda n: points.turn("antipode", 1000 + n), given.minutes)
         finally:
             tidy.thaw_all(found)
             tidy.remove_new(found, before)
