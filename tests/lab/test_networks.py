@@ -219,7 +219,6 @@ def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
     }
 
 
-@pytest.mark.unseen
 def test_networks_that_the_backup_site_lacks_are_created_there_as_they_were(
     clouds: tuple[LabCloud, LabCloud], tmp_path: Path, vnf_file: Callable[..., Path]
 ) -> None:

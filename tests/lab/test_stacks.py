@@ -30,7 +30,7 @@ from lab.site import SITES, Site
 from lab.waiting import wait_until
 from tests.lab import with_extra
 
-pytestmark = [pytest.mark.lab, pytest.mark.unseen]
+pytestmark = pytest.mark.lab
 VNF, STACK = "stacked", "test-stack"
 ONE, TWO, THREE = (
     Member("db", f"10.7.0.{31 + index}", name=name, leads=True)
