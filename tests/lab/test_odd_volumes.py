@@ -26,7 +26,7 @@ from lab.services.ceph import POOL
 from lab.services.cinder import BACKEND
 from lab.site import SITES, Site
 
-pytestmark = [pytest.mark.lab, pytest.mark.unseen]
+pytestmark = pytest.mark.lab
 VNF, SPARE = "odd", "Reserve ü"
 ACTIVE, STANDBY = PAIR
 NAMES = {ACTIVE.address: "Zwilling ä", STANDBY.address: "Wächter 'ü'"}
