@@ -377,7 +377,7 @@ def make_machine(things: Things, image: dict[str, Any]) -> Machine:
         "description": "made by the contract suite",
         "hostname": "contract-host",
     }
-    server_id = site.compute.create_server(body, {"group": group})
+    server_id = site.compute.create_server(body, {"group": group, "rack": "second"})
     things.removals.append(lambda: things.remove_server(server_id))
     server = site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=PATIENCE_S)[
         server_id

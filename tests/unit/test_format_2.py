@@ -184,6 +184,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "is_off": True,
             "locked": True,
             "locked_reason": "not to be touched",
+            "scheduler_hints": {"rack": ["second"]},
             "availability_zone": "az-1",
             "server_group": topology.ServerGroup(
                 name="apart", policy="anti-affinity", rules={"max_server_per_host": 2}

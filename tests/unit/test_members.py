@@ -79,6 +79,14 @@ def test_a_tag_selects_servers_in_the_order_of_their_names_but_for_those_named(
     assert {m.user_data for m in found.members[1:]} == {"keep"}
 
 
+def test_a_member_has_the_hints_that_it_was_created_with_but_for_its_group(
+    cloud: FakeCloud,
+) -> None:
+    cloud.servers["id-db"]["scheduler_hints"] = {"group": ["g"], "rack": ["second"]}
+    db, app, _ = discover(resolve(vnf(), cloud.site), cloud.site).servers
+    assert (db.scheduler_hints, app.scheduler_hints) == ({"rack": ["second"]}, {})
+
+
 def test_the_servers_of_a_drill_are_selected_by_nothing_and_those_of_a_failover_are(
     cloud: FakeCloud,
 ) -> None:

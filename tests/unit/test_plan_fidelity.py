@@ -22,6 +22,7 @@ from antipode.recover.plan import make_plan
 from antipode.recover.ports import complete_ports, create_ports
 from antipode.recover.servers import HOST, boot
 from antipode.runs.failover import FailoverRequest
+from antipode.topology.losses import losses
 from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_recovery import VNF, imported, point, recover, restored, there
@@ -219,6 +220,18 @@ def test_a_group_is_mapped_by_name_and_another_policy_of_it_is_named(
     assert warned(plan, "server group b", "soft-affinity instead of anti-affinity")
     booted = recover(there, wanted, plan, "app")
     assert there.servers[booted]["hints"] == {"group": "g"}
+
+
+def test_hints_come_back_beside_the_group_but_for_those_about_hosts_of_the_former_site(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    hints = {"rack": ["second"], "different_host": ["id-db"]}
+    there.server_groups = [{"id": "g", "name": "apart", "policy": "affinity", "members": []}]
+    wanted = changed(grouped(point), "app", scheduler_hints=hints)
+    booted = recover(there, wanted, make_plan(wanted, there.site), "app")
+    assert there.servers[booted]["hints"] == {"group": "g", "rack": ["second"]}
+    [lost] = [said for said in losses(wanted.vnf, wanted.topology) if "hint" in said]
+    assert "server app" in lost and "different_host" in lost
 
 
 def test_servers_of_one_group_are_placed_one_after_another(

@@ -3,7 +3,7 @@
 its users may rely on.
 
 A required field is there in every release from the least to the most microversion that we
-negotiate (Nova 2.79 to 2.96, Cinder 3.47 to 3.70, Neutron 2.0). A field that a policy, an
+negotiate (Nova 2.79 to 2.100, Cinder 3.47 to 3.70, Neutron 2.0). A field that a policy, an
 extension or a microversion may hide is not required; null stands for it, too, where the service
 writes null. Fields that antipode does not read pass unchecked.
 """
@@ -207,6 +207,7 @@ class _Server(_ServerExtensions):
     updated: NotRequired[Maybe]
     fault: NotRequired[_Fault | None]
     pinned_availability_zone: NotRequired[Maybe]
+    scheduler_hints: NotRequired[dict[Text, list[Text]] | None]
 
 
 class _Unreadable(TypedDict):

@@ -13,8 +13,10 @@ from antipode.cloud import answers
 from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
 
-LEAST, MOST = (2, 79), (2, 96)
-"""delete_on_termination of an attachment is shown since 2.79; beyond 2.96 nothing is needed."""
+LEAST, MOST = (2, 79), (2, 100)
+"""delete_on_termination of an attachment is shown since 2.79, scheduler hints since 2.100, and
+nothing is needed beyond that.
+"""
 _HOSTNAME = (2, 90)
 _KEEP_VOLUME = (2, 85)
 _OFF = {"stopped", "shelved", "shelved_offloaded", "deleted", "soft-delete"}

@@ -257,6 +257,8 @@ class ServerPlan(Model):
     """whether it is to come back without the user_data it had"""
     is_off: bool = False
     """whether it is switched off in the end, as it was"""
+    scheduler_hints: dict[str, list[str]] = {}
+    """for Nova, beside that of its group"""
     locked: bool = False
     locked_reason: str | None = None
     clone_of: str = ""

@@ -25,7 +25,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 5
+MINOR = 6
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -247,6 +247,7 @@ class Server(Part):
     description: Text | None = None
     availability_zone: Text = ""
     server_group: ServerGroup | None = None
+    scheduler_hints: Annotated[dict[Id, list[Text]], Field(max_length=100)] = {}
     interfaces_in_order: bool = True
     is_off: bool = False
     locked: bool = False

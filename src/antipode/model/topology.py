@@ -253,6 +253,12 @@ class ServerGroup(Model):
     """as Nova has them: `max_server_per_host` of an anti-affinity group"""
 
 
+HINTS_OF_A_SITE = frozenset(
+    {"build_near_host_ip", "cidr", "different_host", "query", "same_host", "target_cell"}
+)
+"""The scheduler hints that name hosts, cells or servers of one site."""
+
+
 class Server(Model):
     id: str
     name: str
@@ -271,11 +277,20 @@ class Server(Model):
     description: str | None = None
     availability_zone: str = ""
     server_group: ServerGroup | None = None
+    scheduler_hints: dict[str, list[str]] = {}
+    """those that it was created with, but for its group; none where Nova does not tell them (before
+    2.100)
+    """
     interfaces_in_order: bool = True
     """whether the order of the ports is known"""
     is_off: bool = False
     locked: bool = False
     locked_reason: str | None = None
+
+    @property
+    def hints_elsewhere(self) -> dict[str, list[str]]:
+        """The scheduler hints that mean something at another site, too."""
+        return {n: v for n, v in self.scheduler_hints.items() if n not in HINTS_OF_A_SITE}
 
     @property
     def volumes(self) -> list[Volume]:

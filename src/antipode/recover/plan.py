@@ -245,6 +245,7 @@ class _Planner:
             answers=None if server.is_off else member.answers,
             is_off=server.is_off,
             clone_of=self._point.clones.get(server.name, ""),
+            scheduler_hints=server.hints_elsewhere,
             locked=server.locked,
             locked_reason=server.locked_reason,
         )

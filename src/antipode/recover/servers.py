@@ -183,7 +183,9 @@ def _create(
     if planned.keypair:
         _ensure_keypair(site, planned.keypair)
     group = planned.server_group
-    hints = {"group": server_groups.ensure(site, group)} if group else None
+    hints: Json = dict(planned.scheduler_hints)
+    if group:
+        hints["group"] = server_groups.ensure(site, group)
     return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
 
 

@@ -235,10 +235,17 @@ def _server(
         )
         or "",
         server_group=group,
+        scheduler_hints=_hints(server),
         is_off=server["status"] == "SHUTOFF",
         locked=server.get("locked", False),
         locked_reason=server.get("locked_reason"),
     )
+
+
+def _hints(server: Json) -> dict[str, list[str]]:
+    """The scheduler hints of a server (2.100); its group is known by itself."""
+    hints = server.get("scheduler_hints") or {}
+    return {name: values for name, values in hints.items() if name != "group"}
 
 
 def flavor_of(server: Json) -> Flavor:

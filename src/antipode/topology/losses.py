@@ -37,6 +37,11 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its root disk is made again from the image that it was created"
             " from, and what was written to it since is lost"
         )
+    for hint in sorted(server.scheduler_hints.keys() - server.hints_elsewhere.keys()):
+        yield (
+            f"server {server.name}: its scheduler hint {hint} is about hosts or servers of its site"
+            " and does not come back; a server group does"
+        )
     yield from _of_firmware(server)
     if server.user_data is not None and member.user_data is None:
         yield (

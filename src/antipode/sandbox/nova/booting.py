@@ -107,6 +107,7 @@ class Booting(Part):
                 "_flavor": dict(flavor),
                 "_attachments": [],
                 "_ports": ports,
+                "_hints": {n: h if isinstance(h, list) else [h] for n, h in hints.items()},
                 "_pinned_zone": wanted.get("availability_zone"),
             }
         )

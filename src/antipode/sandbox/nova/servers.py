@@ -148,6 +148,10 @@ class Servers(Part):
         }
         if version >= (2, 96):
             shown["pinned_availability_zone"] = server["_pinned_zone"]
+        if version >= (2, 98) and shown["image"]:
+            shown["image"] = {**shown["image"], "properties": {}}
+        if version >= (2, 100):
+            shown["scheduler_hints"] = server["_hints"]
         if caller.is_admin:
             attributes = {k: v for k, v in server.items() if k.startswith("OS-EXT-SRV-ATTR")}
             shown |= attributes if version >= (2, 3) else {}
