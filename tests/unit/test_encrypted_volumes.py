@@ -22,11 +22,13 @@ from antipode.model.point import RecoveryPoint
 from antipode.operations.expiry import delete, plan_deletion
 from antipode.operations.failover import prepare
 from antipode.operations.protect import protect
+from antipode.protect import partial
 from antipode.recover.sources import encrypted
 from antipode.vault import points
 from tests.unit.fakecloud import A_BACKUP
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
+from tests.unit.test_partial_capture import with_capture
 
 __all__ = ["world"]
 KEY = b"k" * 32
@@ -226,6 +228,58 @@ def test_a_plain_volume_is_not_planned_into_an_encrypted_type(keyed: Keyed) -> N
     with pytest.raises(PreflightFailed) as caught:
         prepare(keyed.world.here, "v", "site-b", None)
     assert any("unencrypted" in problem for problem in caught.value.problems)
+
+
+@pytest.fixture
+def cloned(keyed: Keyed) -> Keyed:
+    """Of the pair the active member db is a clone of front."""
+    world = keyed.world
+    del world.a.volumes[VOLUME]
+    world.a.attachments["id-db"] = [
+        a for a in world.a.attachments["id-db"] if a["volumeId"] != VOLUME
+    ]
+    world.here.vnfs.put(with_capture())
+    return keyed
+
+
+def _encrypt(keyed: Keyed, *volumes: str) -> None:
+    secret = {"encrypted": True, "encryption_key_id": "key-1", "volume_type": "secret"}
+    for volume in volumes:
+        keyed.world.a.volumes[volume] |= secret
+
+
+@pytest.mark.parametrize("which", [["front-root"], ["db-root"], ["front-root", "db-root"]])
+def test_no_protection_takes_an_encrypted_volume_for_a_clone(
+    cloned: Keyed, which: list[str]
+) -> None:
+    _encrypt(cloned, *which)
+    with pytest.raises(PreflightFailed) as caught:
+        cloned.world.protect()
+    found = [p for p in caught.value.problems if "encrypted" in p]
+    assert [volume for volume in which if not any(volume in p for p in found)] == []
+
+
+def test_no_plan_puts_a_clone_of_an_encrypted_volume_into_a_plain_type(
+    cloned: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in points that were made before a protection refused that."""
+    _encrypt(cloned, "front-root")
+    monkeypatch.setattr(partial, "_unlike", lambda *_: [])
+    cloned.world.protect()
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(cloned.world.here, "v", "site-b", None)
+    assert [p for p in caught.value.problems if "secret" in p and "standard" in p]
+
+
+def test_no_plan_puts_a_clone_of_a_plain_volume_into_an_encrypted_type(cloned: Keyed) -> None:
+    for cloud in (cloned.world.a, cloned.world.b):
+        cloud.types.append({"id": "type-q", "name": "quick"})
+    cloned.world.a.volumes["db-root"]["volume_type"] = "quick"
+    cloned.world.b.encrypted_types["type-q"] = dict(LUKS)
+    cloned.world.protect()
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(cloned.world.here, "v", "site-b", None)
+    assert [p for p in caught.value.problems if "db-root" in p and "unencrypted" in p]
 
 
 def test_the_plan_says_what_cannot_be_seen(keyed: Keyed) -> None:

@@ -252,8 +252,9 @@ def _unlike(server: Server, captured: Server) -> Iterator[str]:
             f"{what}: the root disk of its flavor has {own.size_gib} GiB, and that of"
             f" {captured.name} has {other.size_gib} GiB"
         )
-    for volume in (v for v in server.volumes if v.encrypted):
-        yield f"{what}: its volume {_name(volume)} is encrypted, which is not supported"
+    for whose, owner in (("its", server), (f"{captured.name}'s", captured)):
+        for volume in (v for v in owner.volumes if v.encrypted):
+            yield f"{what}: {whose} volume {_name(volume)} is encrypted, which is not supported"
 
 
 def _name(volume: Volume) -> str:

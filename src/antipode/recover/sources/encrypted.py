@@ -14,7 +14,7 @@ from antipode.cloud.api import ApiError
 from antipode.cloud.backups import NO_VOLUME, read_record, was_never_imported
 from antipode.model.plan import RestoreWay
 from antipode.model.point import RecoveryPoint
-from antipode.model.source import BackupChain, BackupRecord, VolumeKey, VolumeSource
+from antipode.model.source import BackupChain, BackupRecord, VolumeKey, VolumeSource, backup_chain
 from antipode.protect import volume_keys
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def key_of(source: VolumeSource) -> VolumeKey | None:
 
 
 def keys_of(point: RecoveryPoint) -> dict[str, VolumeKey]:
-    """Volume id -> key, of the encrypted volumes of a recovery point."""
-    found = {volume: key_of(source) for volume, source in point.sources.items()}
+    """Volume id -> key, of the encrypted volumes of a recovery point, and of those of clones that
+    are brought back from such.
+    """
+    found = {volume: key_of(point.source_of(volume)) for volume in point.sources}
     return {volume: key for volume, key in found.items() if key is not None}
 
 
@@ -52,7 +54,7 @@ def problems(point: RecoveryPoint, site: Site) -> Iterator[str]:
     wanted = {
         v.id: names.get(v.volume_type, v.volume_type)
         for v in point.topology.volumes
-        if v.id in point.sources and point.sources[v.id].kind == "backup-chain"
+        if v.id in point.sources and backup_chain(point.source_of(v.id))
     }
     keys = keys_of(point)
     yield from _plain_into_encrypted(point, site, wanted, keys)
@@ -63,8 +65,10 @@ def problems(point: RecoveryPoint, site: Site) -> Iterator[str]:
     if lacking:
         return
     known = {b["id"]: b for b in site.backups.backups()}
+    captured = {d.id for d in point.captured_disks}
     for volume, key in keys.items():
-        yield from _missing_keys(point, site, volume, key, known)
+        if volume in captured:
+            yield from _missing_keys(point, site, volume, key, known)
 
 
 def _plain_into_encrypted(
