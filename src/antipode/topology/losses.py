@@ -5,10 +5,15 @@ at and protected, and not first in the disaster.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
+from string import ascii_lowercase
 
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Member, Vnf
+
+DEVICE, ROOT_BUS = re.compile("(/dev/(?:xv|v|s|h)d)[a-z]{1,2}$"), "/dev/vd"
 
 
 def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
@@ -42,12 +47,36 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its scheduler hint {hint} is about hosts or servers of its site"
             " and does not come back; a server group does"
         )
+    yield from _of_gaps(server)
     yield from _of_firmware(server)
     if server.user_data is not None and member.user_data is None:
         yield (
             f"server {server.name}: cloud-init runs its user_data again at the recovered server; "
             "choose `user_data: keep` or `drop` in the VNF file"
         )
+
+
+def _of_gaps(server: Server) -> Iterator[str]:
+    """Volumes whose device names change: Nova names the devices of a new server in their order."""
+    named = filter(None, (DEVICE.match(a.device) for a in server.attachments))
+    taken = Counter([ROOT_BUS] if server.root_disk is not None else [])
+    moved = []
+    for device, bus in (m.group(0, 1) for m in named):
+        there = f"{bus}{_letters(taken[bus])}"
+        taken[bus] += 1
+        if device != there:
+            moved.append(f"{device} as {there}")
+    if moved:
+        yield (
+            f"server {server.name}: its device names have gaps, which are closed:"
+            f" {', '.join(moved)}; have the guest mount volumes by UUID, label or tag"
+        )
+
+
+def _letters(number: int) -> str:
+    """The end of a device's name: a to z, then aa and so on."""
+    first, last = divmod(number, 26)
+    return (ascii_lowercase[first - 1] if first else "") + ascii_lowercase[last]
 
 
 def _of_firmware(server: Server) -> Iterator[str]:
