@@ -443,6 +443,22 @@ def test_a_point_that_was_exchanged_after_the_confirmation_is_refused(world: Wor
     assert world.events == []
 
 
+def test_after_the_newest_point_is_refused_the_next_one_is_taken(world: World) -> None:
+    vault = world.deployment.vault
+    [next_one] = points.list_ids(vault, "hlr")
+    newest = samples.point("20261122T170000Z-000000", consistent_at="2026-11-22T17:00:01.000Z")
+    points.commit(vault, newest)
+    sealed = seal(newest, vault.keys)
+    vault.put(sealed.name, sealed.manifest.encode()[:-9])
+    with pytest.raises(VaultCorrupt, match=next_one):
+        prepare(world.deployment, "hlr", "site-b", None)
+    assert world.events == []
+    record = failover(
+        world.deployment, prepare(world.deployment, "hlr", "site-b", next_one), Unobserved()
+    )
+    assert record["recovery_point"] == next_one
+
+
 def test_what_is_frozen_too_long_at_the_dead_primary_is_no_reason_to_ask_it(world: World) -> None:
     world.deployment.freezes.freezing("site-a", "srv-db", "db", -1)
     failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
