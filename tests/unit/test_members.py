@@ -87,6 +87,14 @@ def test_a_member_has_the_hints_that_it_was_created_with_but_for_its_group(
     assert (db.scheduler_hints, app.scheduler_hints) == ({"rack": ["second"]}, {})
 
 
+def test_the_note_of_cinder_that_a_volume_was_restored_is_none_of_its_owners(
+    cloud: FakeCloud,
+) -> None:
+    cloud.volumes["db-data"]["metadata"] = {"src_backup_id": "b", "kept": "yes"}
+    db = discover(resolve(vnf(), cloud.site), cloud.site).servers[0]
+    assert [v.metadata for v in db.volumes if v.id == "db-data"] == [{"kept": "yes"}]
+
+
 def test_the_servers_of_a_drill_are_selected_by_nothing_and_those_of_a_failover_are(
     cloud: FakeCloud,
 ) -> None:

@@ -35,6 +35,8 @@ from antipode.topology.ports import Interfaces, discover_ports, listed
 ROOT_DEVICE = "OS-EXT-SRV-ATTR:root_device_name"
 _FIRST_DEVICE = re.compile(r"/dev/(?:vd|sd|xvd|hd)a")
 """Of a server; administrators of the project see it."""
+RESTORED_FROM = "src_backup_id"
+"""Cinder's note in the metadata of a restored volume: the id of a backup of this site."""
 
 
 def resolve(vnf: Vnf, site: Site) -> Vnf:
@@ -336,7 +338,11 @@ def _volume(volume: Json, backend: BackendReference) -> Volume:
         multiattach=volume.get("multiattach", False),
         availability_zone=volume.get("availability_zone") or "",
         description=volume.get("description") or "",
-        metadata=unmarked(volume.get("metadata", {})),
+        metadata={
+            key: value
+            for key, value in unmarked(volume.get("metadata", {})).items()
+            if key != RESTORED_FROM
+        },
         image_metadata=volume.get("volume_image_metadata", {}),
         backend_host=backend.host,
         backend_name=backend.name,
