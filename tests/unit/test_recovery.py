@@ -16,7 +16,7 @@ from antipode.cloud.backups import NO_VOLUME
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.topology import ServerGroup
+from antipode.model.topology import Keypair, ServerGroup
 from antipode.model.vnf import Answers, Mapping, Member, Vnf
 from antipode.recover.existing import Found
 from antipode.recover.plan import make_plan
@@ -508,6 +508,50 @@ def test_a_missing_keypair_is_imported(point: RecoveryPoint, there: FakeCloud) -
     assert [k.name for k in plan.keypairs_to_import] == ["key"]
     recover(there, point, plan, "app")
     assert there.keypairs["key"]["public_key"] == "ssh-ed25519 AAAA me"
+
+
+def of_two_users(point: RecoveryPoint) -> RecoveryPoint:
+    """Two members whose keypairs have one name."""
+    keys = {"app": "ssh-ed25519 AAAA alice", "db": "ssh-ed25519 BBBB bob"}
+    servers = [
+        s.model_copy(update={"keypair": Keypair(name="ops", public_key=keys[s.name])})
+        if s.name in keys
+        else s
+        for s in point.topology.servers
+    ]
+    topology = point.topology.model_copy(update={"servers": servers})
+    return point.model_copy(update={"topology": topology})
+
+
+@pytest.mark.parametrize("imported_before", [[], ["app"], ["db"]])
+def test_members_of_different_users_with_keypairs_of_one_name_keep_their_keys(
+    point: RecoveryPoint, there: FakeCloud, imported_before: list[str]
+) -> None:
+    there.keypairs.clear()
+    two = of_two_users(point)
+    for name in imported_before:
+        keypair = two.topology.server(name).keypair
+        assert keypair is not None
+        there.keypairs["ops"] = keypair.model_dump()
+    plan = make_plan(two, there.site)
+    assert len({k.name for k in plan.keypairs_to_import} | set(there.keypairs)) == 3
+    assert [w for w in plan.warnings if "keypair" in w and "ops" in w]
+    for name in ("db", "app"):
+        recover(there, two, plan, name)
+    for server in there.servers.values():
+        asked = two.topology.server(server["name"]).keypair
+        assert asked is not None
+        assert there.keypairs[server["key_name"]]["public_key"] == asked.public_key
+
+
+def test_no_server_boots_with_another_keypair_of_the_name_that_was_planned(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.keypairs.clear()
+    plan = make_plan(point, there.site)
+    there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
+    with pytest.raises(ResourceFailed, match="keypair"):
+        recover(there, point, plan, "app")
 
 
 def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(

@@ -7,7 +7,6 @@ Nothing at the primary is asked: the point and the backup site are enough.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,11 +29,12 @@ from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.probe import asked_address, cannot_connect
 from antipode.model.quota import QuotaNeed
-from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
+from antipode.model.topology import Attachment, Flavor, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
 from antipode.recover import application_data, heads, quotas, server_groups
 from antipode.recover.existing import keys_of
 from antipode.recover.findings import Findings, by_name
+from antipode.recover.keypairs import Keypairs
 from antipode.recover.port_plans import PortPlanner, removal_of_old_copy
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
@@ -102,9 +102,7 @@ class _Planner:
                 f" does not answer ({', '.join(unreadable[:3])}): a copy of a member may be among"
                 " them"
             )
-        self._keypairs: dict[Keypair, Keypair] = {}
-        """keypair of the primary -> the same as it is called here"""
-        self._keypairs_to_import: dict[str, Keypair] = {}
+        self._keypairs = Keypairs(site)
         self._there: dict[str, str] = {}
         """name -> id of the servers that an earlier attempt has booted"""
         self._references: dict[str, str] = {}
@@ -151,6 +149,7 @@ class _Planner:
             [*self._there.values(), *self._to_be_replaced],
             self._site,
         )
+        self.warnings += self._keypairs.warnings
         self._warn_of_clones(servers)
         self._warn_of_user_data(servers)
         self._warn_of_addresses(servers)
@@ -166,7 +165,7 @@ class _Planner:
             vnf=vnf.vnf,
             site=self._site.name,
             servers=servers,
-            keypairs_to_import=list(self._keypairs_to_import.values()),
+            keypairs_to_import=self._keypairs.to_import,
             quotas=[],
             already_there=list(self._there),
             warnings=list(dict.fromkeys(self.warnings)),
@@ -235,7 +234,7 @@ class _Planner:
                 **member_mark(self._point.vnf.vnf, member.server),
             },
             tags=server.tags,
-            keypair=server.keypair and self._keypair(server.keypair),
+            keypair=server.keypair and self._keypairs.planned(server.keypair),
             user_data=None if member.user_data == "drop" else server.user_data,
             drops_user_data=member.user_data == "drop",
             config_drive=server.config_drive,
@@ -449,27 +448,6 @@ class _Planner:
             way=PROVIDERS.get(source.kind).way(source, self._site),
         )
 
-    def _keypair(self, keypair: Keypair) -> Keypair:
-        """The keypair under the name it can have here: keypairs are a user's, and ours may have
-        another of that name.
-        """
-        if keypair in self._keypairs:
-            return self._keypairs[keypair]
-        here = self._site.compute.keypair(keypair.name)
-        planned = keypair
-        if here is not None and _key(here["public_key"]) != _key(keypair.public_key):
-            digest = hashlib.sha256(keypair.public_key.encode()).hexdigest()[:8]
-            planned = keypair.model_copy(update={"name": f"{keypair.name}-{digest}"})
-            self.warnings.append(
-                f"antipode's user has another keypair {keypair.name} here; the servers get "
-                f"theirs as {planned.name}"
-            )
-            here = self._site.compute.keypair(planned.name)
-        if here is None:
-            self._keypairs_to_import[planned.name] = planned
-        self._keypairs[keypair] = planned
-        return planned
-
 
 def _is_abandoned(found: Json, source_id: str) -> bool:
     """Whether a volume is being restored for an attempt that was given up: nothing can delete it
@@ -512,8 +490,3 @@ def _differences(flavor: Flavor, here: Json) -> Iterator[str]:
         if specs.get(name) != flavor.extra_specs.get(name):
             before, here_now = (s.get(name, "not set") for s in (flavor.extra_specs, specs))
             yield f"extra spec {name} {here_now} instead of {before}"
-
-
-def _key(public_key: str) -> list[str]:
-    """Type and key; the comment after them identifies nothing."""
-    return public_key.split()[:2]

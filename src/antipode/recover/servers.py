@@ -14,8 +14,7 @@ from antipode.errors import ResourceFailed
 from antipode.model.marks import made_by, marks
 from antipode.model.plan import ServerPlan
 from antipode.model.steps import Step, Steps
-from antipode.model.topology import Keypair
-from antipode.recover import server_groups
+from antipode.recover import keypairs, server_groups
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 
@@ -24,8 +23,6 @@ HOST = "OS-EXT-SRV-ATTR:host"
 _turns: dict[tuple[str, str, str], threading.Lock] = {}
 """by run, site, and server group or volume"""
 _turns_lock = threading.Lock()
-_one_at_a_time = threading.Lock()
-"""Servers boot at the same time and may share a keypair, which must be made once."""
 
 
 def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Sequence[str]) -> str:
@@ -181,7 +178,7 @@ def _create(
     ours: dict[str, str],
 ) -> str:
     if planned.keypair:
-        _ensure_keypair(site, planned.keypair)
+        keypairs.ensure(site, planned.keypair)
     group = planned.server_group
     hints: Json = dict(planned.scheduler_hints)
     if group:
@@ -244,13 +241,3 @@ def _root_disk(planned: ServerPlan, images: Mapping[str, str]) -> Iterator[Json]
             "boot_index": 0,
             "delete_on_termination": True,
         }
-
-
-def _ensure_keypair(site: Site, keypair: Keypair) -> None:
-    with _one_at_a_time:
-        if site.compute.keypair(keypair.name) is None:
-            try:
-                site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
-            except ApiError:
-                if site.compute.keypair(keypair.name) is None:
-                    raise  # else another process was faster, or one that died
