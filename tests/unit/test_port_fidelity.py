@@ -17,6 +17,7 @@ from antipode.recover.plan import make_plan
 from antipode.recover.ports import complete_ports, create_ports, create_vip_ports
 from antipode.recover.rollback import remove
 from antipode.topology.discovery import discover
+from antipode.topology.losses import losses
 from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_protect_steps import VNF as BARE
@@ -499,3 +500,16 @@ def test_a_security_group_that_another_project_shares_goes_by_its_name(
     there.groups.append({"id": "g-b", "name": "infra", "project_id": "infra", "shared": True})
     (port,) = ports_of(there, point)
     assert port["security_groups"] == ["g-b"]
+
+
+def test_a_keypair_that_is_gone_from_nova_is_named_when_a_vnf_is_looked_at_and_in_the_plan(
+    here: FakeCloud, there: FakeCloud
+) -> None:
+    there.policies = [{"id": "qos-b", "name": "gold"}]
+    here.servers["id-app"]["key_name"] = "deleted"
+    topology = discover(BARE, here.site)
+    said = [loss for loss in losses(BARE, topology) if "keypair" in loss]
+    assert len(said) == 1 and "server app" in said[0] and "deleted" in said[0]
+    plan = make_plan(point_of(here), there.site)
+    assert warned(plan, "server app", "keypair deleted")
+    assert not warned(plan, "server db", "keypair")

@@ -43,7 +43,7 @@ SHARED_VOLUMES = "shared-volumes"
 """Required by a point with volumes that several servers have, which are to be restored once."""
 _NAMES_VARIABLES = 5
 """The minor since which the command of a probe gets the variables that are named, and not all."""
-_SECRET = ("user_data", "keypair")
+_SECRET = ("user_data", "keypair", "keypair_gone")
 """Fields of a server that are encrypted."""
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
@@ -461,6 +461,8 @@ class Keypair(Part):
 class SecretOfServer(Part):
     user_data: Text | None = None
     keypair: Keypair | None = None
+    keypair_gone: Text | None = None
+    """since minor 6"""
 
 
 class Prompt(Part):

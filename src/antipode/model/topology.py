@@ -271,6 +271,8 @@ class Server(Model):
     metadata: dict[str, str] = {}
     tags: list[str] = []
     keypair: Keypair | None = None
+    keypair_gone: str | None = None
+    """the name of the keypair that it was created with, where that is gone from Nova since"""
     user_data: str | None = None
     """base64, as Nova keeps it"""
     config_drive: bool = False
@@ -286,6 +288,16 @@ class Server(Model):
     is_off: bool = False
     locked: bool = False
     locked_reason: str | None = None
+
+    @property
+    def without_keypair(self) -> str | None:
+        """That it comes back without a keypair, though it was created with one, in a sentence."""
+        if self.keypair_gone is None:
+            return None
+        return (
+            f"server {self.name}: its keypair {self.keypair_gone} is gone from Nova, so it comes"
+            " back without one; its disks keep the key where its guest has written it there"
+        )
 
     @property
     def hints_elsewhere(self) -> dict[str, list[str]]:

@@ -150,6 +150,7 @@ class _Planner:
             self._site,
         )
         self.warnings += self._keypairs.warnings
+        self.warnings += [lost for s in topology.servers if (lost := s.without_keypair)]
         self._warn_of_clones(servers)
         self._warn_of_user_data(servers)
         self._warn_of_addresses(servers)

@@ -228,6 +228,8 @@ def _server(
         metadata=unmarked(server["metadata"]),
         tags=server.get("tags", []),
         keypair=keypair,
+        # deleting a keypair leaves its name with the servers
+        keypair_gone=None if keypair else server.get("key_name") or None,
         user_data=server.get("OS-EXT-SRV-ATTR:user_data"),
         config_drive=str(server.get("config_drive")).lower() == "true",
         description=server.get("description"),
@@ -360,7 +362,6 @@ def _keypair(site: Site, server: Json) -> Keypair | None:
     if not server.get("key_name"):
         return None
     keypair = site.compute.keypair(server["key_name"], server["user_id"])
-    # Deleting a keypair leaves its name with the servers.
     return (
         Keypair(
             name=keypair["name"], public_key=keypair["public_key"], type=keypair.get("type", "ssh")

@@ -42,6 +42,8 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its root disk is made again from the image that it was created"
             " from, and what was written to it since is lost"
         )
+    if (lost := server.without_keypair) is not None:
+        yield lost
     for hint in sorted(server.scheduler_hints.keys() - server.hints_elsewhere.keys()):
         yield (
             f"server {server.name}: its scheduler hint {hint} is about hosts or servers of its site"
