@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import yaml
 from lab import canary
 from lab.desk import EXAMPLE, PROJECT, Desk
 from lab.site import SITES, Site
+from tests.lab.replicated import replicated_canary
+from tests.lab.with_replication import add_replication
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +53,14 @@ def servers(site_a: Site) -> dict[str, str]:
 def desk(tmp_path: Path) -> Desk:
     """A desk of its own, with a vault of its own, that knows no VNF."""
     return Desk(tmp_path / "desk", vault=f"antipode-test-{time.time_ns()}")
+
+
+@pytest.fixture
+def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
+    """The canary at site-a, replicated to site-b, and a desk that knows it."""
+    add_replication()
+    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="session")

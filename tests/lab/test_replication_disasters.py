@@ -9,7 +9,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,29 +38,16 @@ from tests.lab.replicated import (
     keep_points_at_a_third_place,
     protect,
     refusal,
-    replicated_canary,
     replicates,
     storage_states,
 )
-from tests.lab.with_replication import add_replication
 
-pytestmark = [pytest.mark.lab, pytest.mark.unseen]
+pytestmark = pytest.mark.lab
 LOG = logging.getLogger(__name__)
 WORKING = [("ACTIVE", False)] * len(MEMBERS)
 FENCED = [("SHUTOFF", True)] * len(MEMBERS)
 FAILOVER = ("failover", VNF, "--to", "site-b")
 PATIENCE_S = 600
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_replication() -> None:
-    add_replication()
-
-
-@pytest.fixture
-def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
-        yield desk
 
 
 @contextmanager

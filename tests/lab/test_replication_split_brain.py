@@ -5,9 +5,6 @@ explicit choice only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
 from lab import canary
@@ -21,22 +18,12 @@ from tests.lab.replicated import (
     healths,
     rbd,
     refusal,
-    replicated_canary,
     replicates,
     storage_states,
 )
-from tests.lab.with_replication import add_replication
 
 pytestmark = [pytest.mark.lab, pytest.mark.unseen]
 PATIENCE_S = 600
-
-
-@pytest.fixture
-def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    """The canary at site-a, replicated to site-b."""
-    add_replication()
-    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
-        yield desk
 
 
 def test_two_originals_are_seen_and_only_an_explicit_choice_ends_that(

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,23 +27,10 @@ from tests.lab.replicated import (
     assert_recovered,
     file_of_replicated,
     protect,
-    replicated_canary,
     storage_states,
 )
-from tests.lab.with_replication import add_replication
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_replication() -> None:
-    add_replication()
-
-
-@pytest.fixture
-def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    with replicated_canary(tmp_path / "desk", vnf_file) as desk:
-        yield desk
 
 
 def test_a_killed_site_comes_back_from_the_newest_state_that_arrived(
