@@ -141,13 +141,12 @@ class Points:
         """One point by the service, from the order on."""
         option = "replication" if client == "antipode" else "quiesced-snapshot"
         began = time.time()
-        run = protect.request(self._here, NAME, option=option)
-        submit(self._here, run)
-        until(lambda: self._outcome(run.id), "succeeded", run.id, ARRIVES_S)
-        result = self._here.runs.get(run.id).result
+        run = submit(self._here, protect.request(self._here, NAME, option=option))["run"]
+        until(lambda: self._outcome(run), "succeeded", run, ARRIVES_S)
+        result = self._here.runs.get(run).result
         if client == "incremental":
-            must_be_incremental({**result, "run": run.id})
-        seconds = committed_at(self._desk, run.id) - began
+            must_be_incremental({**result, "run": run})
+        seconds = committed_at(self._desk, run) - began
         return Turn(seconds, result.get("quiesce_window_s"), 0.0, 0)
 
     def _outcome(self, run: str) -> str:
