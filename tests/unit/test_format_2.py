@@ -283,6 +283,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
                     "floating_ips": [floating],
                     "networks": [network],
                     "security_groups": [group],
+                    "not_carried": ["the port of somebody"],
                 }
             ),
             "sources": {**samples.point().sources, "vol-db": chain},

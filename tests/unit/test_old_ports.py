@@ -67,14 +67,17 @@ def test_one_that_has_another_name_or_another_user_by_now_is_left_and_said() -> 
     assert [len(each) for each in found(with_port(), VNF.model_copy(update={"vnf": "w"}))] == [1, 0]
 
 
-def test_one_whose_address_a_port_of_another_server_may_use_is_left() -> None:
+@pytest.mark.parametrize("width", ["", "/32", "/29"])
+def test_one_whose_address_a_port_of_another_server_may_use_is_left(width: str) -> None:
     cloud = with_port()
-    pairs = [{"ip_address": cloud.ports["p"]["fixed_ips"][0]["ip_address"]}]
+    pairs = [{"ip_address": cloud.ports["p"]["fixed_ips"][0]["ip_address"] + width}]
     theirs = {**cloud.ports["p"], "id": "theirs", "device_id": "", "allowed_address_pairs": pairs}
     cloud.ports["theirs"] = {**theirs, "network_id": "net-of-others"}
     assert found(cloud) == (["p"], [])
     cloud.ports["theirs"] = theirs
     assert [len(each) for each in found(cloud)] == [0, 1]
+    cloud.ports["theirs"]["allowed_address_pairs"] = [{"ip_address": "0.0.0.0/0"}]  # a router's
+    assert found(cloud) == (["p"], [])
 
 
 def test_they_are_removed_with_the_old_copy_and_the_plan_names_them(

@@ -298,6 +298,55 @@ def test_a_vip_that_somebody_has_at_the_backup_site_is_a_problem(
     assert any("address 10.0.0.200 of port vip is in use" in p for p in failure.value.problems)
 
 
+@pytest.mark.parametrize("pair", ["10.0.0.222/32", "10.0.0.216/29", "10.0.0.217/29"])
+def test_a_range_in_a_subnet_is_about_the_ports_of_no_server_in_it(
+    here: FakeCloud, there: FakeCloud, pair: str
+) -> None:
+    there.policies = [{"id": "qos-b", "name": "gold"}]
+    here.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": pair}]
+    vip(here, "10.0.0.222")
+    there.ports["theirs"] = {**here.ports["port-vip"], "id": "theirs", "network_id": "net-2"}
+    there.ports["theirs"] |= {"description": "", "tags": [], "mac_address": "fa:16:3e:00:00:77"}
+    point = point_of(here)
+    assert [p.name for p in point.topology.vip_ports] == ["vip"]
+    assert point.topology.not_carried == []
+    with pytest.raises(PreflightFailed, match=r"address 10\.0\.0\.222 of port vip is in use"):
+        make_plan(point, there.site)
+    here.ports.pop("port-vip")  # the address is taken by what the guests themselves say
+    assert warned(make_plan(point_of(here), there.site), "10.0.0.222", "server db may use too")
+
+
+@pytest.mark.parametrize("pair", ["10.0.0.0/24", "10.0.0.1/24", "0.0.0.0/0"])
+def test_a_range_with_a_whole_subnet_says_which_ports_of_no_server_are_left_out(
+    here: FakeCloud, there: FakeCloud, pair: str
+) -> None:
+    there.policies = [{"id": "qos-b", "name": "gold"}]
+    here.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": pair}]
+    vip(here, "10.0.0.222")
+    there.ports["theirs"] = {**here.ports["port-vip"], "id": "theirs", "network_id": "net-2"}
+    there.ports["theirs"] |= {"description": "", "tags": [], "mac_address": "fa:16:3e:00:00:77"}
+    point = point_of(here)
+    assert point.topology.vip_ports == []
+    assert [x for x in losses(BARE, point.topology) if "vip (10.0.0.222)" in x]
+    plan = make_plan(point, there.site)
+    assert warned(plan, "vip (10.0.0.222)")
+    assert not warned(plan, "server db may use too")
+    named = discover(BARE.model_copy(update={"ports": ["vip"]}), here.site)
+    assert ([p.name for p in named.vip_ports], named.not_carried) == (["vip"], [])
+
+
+def test_a_range_is_about_its_own_network_and_its_own_version_of_addresses(
+    here: FakeCloud,
+) -> None:
+    here.networks.append({"id": "net-o", "name": "other"})
+    here.ports["port-id-app"]["network_id"] = "net-o"
+    pairs = [{"ip_address": "10.0.0.216/29"}, {"ip_address": "::/0"}, {"ip_address": "0.0.0.0/0"}]
+    here.ports["port-id-db"]["allowed_address_pairs"] = pairs
+    vip(here, "10.0.0.222", network_id="net-o")
+    found = discover(BARE, here.site)
+    assert (found.vip_ports, found.not_carried) == ([], [])
+
+
 # Trunks.
 
 
@@ -350,6 +399,23 @@ def test_a_trunk_comes_back_with_its_subports_and_is_removed_with_them(
     assert len(there.trunks) == 1
     assert remove(there.site, "run", plan, Unrecorded(), lambda: None) == []
     assert (there.trunks, there.ports) == ({}, {})
+
+
+@pytest.mark.parametrize("pair", ["10.0.0.222", "10.0.0.222/32"])
+def test_a_port_of_no_server_whose_address_a_subport_may_use_comes_back(
+    here: FakeCloud, pair: str
+) -> None:
+    trunked(here)
+    here.networks.append({"id": "net-below", "name": "below"})
+    here.subnets.append(
+        {"id": "s-below", "name": "s", "network_id": "net-below", "cidr": "10.0.0.0/24"}
+    )
+    here.ports["port-id-db"]["allowed_address_pairs"] = []
+    on = {"network_id": "net-below"}
+    fixed = [{"ip_address": "10.0.0.222", "subnet_id": "s-below"}]
+    here.ports["port-below"] |= on | {"allowed_address_pairs": [{"ip_address": pair}]}
+    vip(here, "10.0.0.222", **on)["fixed_ips"] = fixed
+    assert [p.name for p in discover(BARE, here.site).vip_ports] == ["vip"]
 
 
 def test_a_trunk_that_neutron_does_not_know_is_a_problem(here: FakeCloud, there: FakeCloud) -> None:

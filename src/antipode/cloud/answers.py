@@ -133,6 +133,12 @@ def _cidr(value: str) -> str:
     return value
 
 
+def _pair(value: dict[str, str]) -> dict[str, str]:
+    if cidr := value.get("ip_address"):
+        ip_network(cidr, strict=False)
+    return value
+
+
 Text = Annotated[str, Field(max_length=LONGEST)]  # the bound has pydantic look for surrogates, too
 Maybe = Text | None
 OrEmpty = Annotated[Text, _or(str)]
@@ -556,7 +562,9 @@ class _Port(_PortExtensions):
     fixed_ips: list[_FixedAddress]
     description: NotRequired[Maybe]
     security_groups: NotRequired[TextList]
-    allowed_address_pairs: NotRequired[Annotated[list[Texts], _or(list)]]
+    allowed_address_pairs: NotRequired[
+        Annotated[list[Annotated[Texts, AfterValidator(_pair)]], _or(list)]
+    ]
     port_security_enabled: NotRequired[bool]
     tags: NotRequired[TextList]
     admin_state_up: NotRequired[bool]

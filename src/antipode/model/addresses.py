@@ -54,6 +54,29 @@ def translated_range(cidr: str, rules: Rules) -> str:
     return f"{address}/{found.network.prefixlen}" if "/" in cidr else str(address)
 
 
+def one_address(cidr: str) -> str:
+    """The address that a range of one address is about; empty for a wider one."""
+    network = ip_network(cidr, strict=False)
+    return str(network.network_address) if network.num_addresses == 1 else ""
+
+
+def is_in(address: str, cidr: str) -> bool:
+    """Whether an address is in a range, or is the address that is given in its place."""
+    return ip_address(address) in ip_network(cidr, strict=False)
+
+
+def is_as_wide(cidr: str, subnet: str) -> bool:
+    """Whether a range has the whole of a subnet."""
+    return _covers(ip_network(cidr, strict=False), ip_network(subnet, strict=False))
+
+
+def is_about(pair: str, address: str, subnet: str) -> bool:
+    """Whether an allowed address pair is about an address of a subnet: it is that, or a range. One
+    that has the whole subnet lets a router pass, and is about no address.
+    """
+    return is_in(address, pair) and (bool(one_address(pair)) or not is_as_wide(pair, subnet))
+
+
 def moved_within(cidr: str, rules: Rules) -> Iterator[str]:
     """The ranges of rules that are a part of a range which no rule covers."""
     whole = ip_network(cidr, strict=False)

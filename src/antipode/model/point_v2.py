@@ -265,6 +265,8 @@ class Found(Part):
     floating_ips: Annotated[list[FloatingIp], Field(max_length=1000)] = []
     networks: Annotated[list[Network], Field(max_length=1000)] = []
     security_groups: Annotated[list[SecurityGroup], Field(max_length=1000)] = []
+    not_carried: Annotated[list[Text], Field(max_length=1000)] = []
+    """since minor 4"""
 
 
 class HttpProbe(Part):
@@ -760,6 +762,7 @@ def point_of(
                 "floating_ips": fields["found"]["floating_ips"],
                 "networks": fields["found"]["networks"],
                 "security_groups": fields["found"]["security_groups"],
+                "not_carried": fields["found"]["not_carried"],
             },
             "sources": {v: _fields_of(s, chains.get(v)) for v, s in manifest.sources.items()},
             "locked": secret is None,

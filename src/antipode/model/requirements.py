@@ -70,6 +70,7 @@ NOT_NAMED = frozenset(
         "Server.root_disk",
         "Found.networks",
         "Found.security_groups",
+        "Found.not_carried",
         "Port.network_id",
         "Volume.backend",
         "Plan.dns",
@@ -81,6 +82,7 @@ NOT_NAMED = frozenset(
 """Those of a member say nothing of how a VNF comes back; a root disk is required as `images` or
 `base-images`;
 networks and groups count only where they are created, and that is required as `Plan.networks`;
+what does not come back is for people to read;
 which members are captured is for a protection to know;
 volumes of no server are required as `Found.unattached`;
 an older antipode gives the command of a probe its whole environment;

@@ -333,6 +333,8 @@ class Topology(Model):
     """those that its ports are on; none in a point of antipode before 0.2"""
     security_groups: list[SecurityGroup] = []
     """those of its ports, and those that their rules are about"""
+    not_carried: list[str] = []
+    """what is seen at the site and does not come back; a sentence for each"""
 
     @property
     def ports(self) -> list[Port]:

@@ -120,6 +120,7 @@ class _Planner:
         for kind in self._point.kinds:
             self.problems += PROVIDERS.get(kind).check(self._point, self._site)
             self.warnings += PROVIDERS.get(kind).remarks(self._point, self._site)
+        self.warnings += topology.not_carried if self._beside is None else []
         # A member may be named by id in the VNF's file; here servers go by their names.
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()

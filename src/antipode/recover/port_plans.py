@@ -12,6 +12,7 @@ from typing import Any
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
+from antipode.model.addresses import is_about, is_in, one_address
 from antipode.model.marks import key_tag, neutron_key, neutron_maker
 from antipode.model.plan import FloatingIpPlan, PortPlan, SubportPlan, TrunkPlan
 from antipode.model.point import RecoveryPoint
@@ -265,12 +266,26 @@ class PortPlanner:
                 f"MAC address {port.mac_address} of {whose} is in use on network {network} by "
                 f"{self._in_the_way(other)}"
             )
-        for address in sorted(_of_pairs(self._pairs(port))):
-            if other := self._taken.get((network_id, address)):
+        for pair in sorted(_of_pairs(self._pairs(port))):
+            for address, other in self._taken_of(pair, network_id):
                 self._findings.warnings.append(
                     f"address {address}, which {whose} may use too, is in use on network {network} "
                     f"by {owner(other)}"
                 )
+
+    def _taken_of(self, pair: str, network_id: str) -> list[tuple[str, Json]]:
+        """The addresses in use that a pair is about; none of one that has their whole subnet."""
+        if address := one_address(pair):
+            other = self._taken.get((network_id, address))
+            return [(address, other)] if other else []
+        subnets = [s["cidr"] for s in self.networks.subnets_of(network_id)]
+        return [
+            (address, other)
+            for (network, address), other in self._taken.items()
+            if network == network_id
+            and any(is_in(address, s) and is_about(pair, address, s) for s in subnets)
+            and not (other.get("device_owner") or "").startswith("network:")
+        ]
 
     def _in_the_way(self, other: Json) -> str:
         """A port that is in the way, and how it is removed if it is one of ours."""
@@ -294,7 +309,7 @@ class PortPlanner:
 
 
 def _of_pairs(pairs: Sequence[AnyMapping[str, str]]) -> set[str]:
-    return {pair.get("ip_address", "") for pair in pairs}
+    return {pair["ip_address"] for pair in pairs if pair.get("ip_address")}
 
 
 def owner(port: Json) -> str:

@@ -20,6 +20,7 @@ from antipode.cloud.volumes import users_of
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed, Stopped
+from antipode.model.addresses import is_about
 from antipode.model.base import Model
 from antipode.model.marks import is_throw_away, is_throw_away_port, made_by, neutron_maker
 from antipode.model.point import RecoveryPoint
@@ -406,12 +407,15 @@ def _ports_of_no_server(
         for name in other.ports
     }
     there = site.networks.ports_of_project(site.project_id)
-    shared = {
-        (port["network_id"], pair.get("ip_address", "")): port["id"]
+    shared = [
+        (pair["ip_address"], port)
         for port in there
         if port["id"] not in of_servers and not _is_of(copy, port)
         for pair in port.get("allowed_address_pairs", [])
-    }
+        if pair.get("ip_address")
+    ]
+    on = {port["network_id"] for _, port in shared}
+    subnets = {s["id"]: s["cidr"] for s in site.networks.subnets(on)}
     free: list[Json] = []
     kept: list[str] = []
     for port in there:
@@ -420,8 +424,13 @@ def _ports_of_no_server(
         name = port["name"]
         what = f"port {name or port['id']} ({port['id']})"
         known = copy.ports.get(port["id"], name)
-        addresses = [(port["network_id"], f["ip_address"]) for f in port["fixed_ips"]]
-        users = [shared[address] for address in addresses if address in shared]
+        users = [
+            user["id"]
+            for fixed in port["fixed_ips"]
+            for pair, user in shared
+            if user["network_id"] == port["network_id"]
+            and is_about(pair, fixed["ip_address"], subnets.get(fixed["subnet_id"], pair))
+        ]
         if name != known:
             kept.append(f"{what}: it was {known or 'without a name'}, of no server, before")
         elif other := others.get(name) or others.get(port["id"]):

@@ -109,6 +109,7 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         floating_ips=ports.result().floating_ips,
         networks=ports.result().networks,
         security_groups=ports.result().security_groups,
+        not_carried=ports.result().not_carried,
     )
 
 

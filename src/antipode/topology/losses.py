@@ -21,6 +21,7 @@ def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
     for member, server in zip(vnf.members, topology.servers, strict=True):
         yield from _of_server(member, server)
     yield from _of_ports(vnf, topology)
+    yield from topology.not_carried
 
 
 def _of_server(member: Member, server: Server) -> Iterator[str]:

@@ -6,15 +6,16 @@ their trunks, the ports that belong to no server, and the floating IPs that lead
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
+from antipode.model.addresses import is_about, is_in, one_address
 from antipode.model.marks import is_throw_away_port, key_said, undescribed, untagged
 from antipode.model.topology import (
     DhcpOption,
@@ -42,6 +43,8 @@ _OF_THE_HYPERVISOR = {
     "migrating_to",
 }
 """What Nova and Neutron write into the binding profile of a port: it belongs to one host."""
+MANY = 10
+"""Ports in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class Ports:
     floating_ips: list[FloatingIp]
     networks: list[Network]
     security_groups: list[SecurityGroup]
+    not_carried: list[str] = field(default_factory=list)
+    """a sentence for each thing that belongs to ports and does not come back"""
+
+
+@dataclass(frozen=True)
+class _Free:
+    """The ports without a server that belong to a VNF, and those of which it is not known."""
+
+    ours: list[Json]
+    doubtful: Mapping[str, Json]
+    """address -> port: a member's port may use its whole subnet"""
 
 
 def discover_ports(
@@ -89,7 +103,8 @@ def discover_ports(
         return Ports({s["id"]: Interfaces([], True) for s in servers}, [], [], [], [])
     trunks = site.networks.trunks([p["id"] for p in rows if p.get("trunk_details")])
     subports = site.networks.ports([s["port_id"] for t in trunks for s in t["sub_ports"]])
-    vips = _unattached(site, rows, wanted)
+    free = _unattached(site, [*rows, *subports], wanted)
+    vips = free.ours
     names = _Names(site, [*rows, *subports, *vips])
     hostnames = {s["id"]: s.get("OS-EXT-SRV-ATTR:hostname") for s in servers}
     made = _with_trunks(names, [*rows, *vips], trunks, subports, hostnames)
@@ -109,6 +124,7 @@ def discover_ports(
         _floating_ips(site, made.values()),
         names.networks(),
         names.security_groups(),
+        list(_not_taken(free.doubtful)),
     )
 
 
@@ -236,20 +252,28 @@ def _with_trunks(
     }
 
 
-def _unattached(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> list[Json]:
-    """The ports without a server that belong to the VNF."""
+def _unattached(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> _Free:
+    """The ports without a server that belong to the VNF.
+
+    Args:
+        rows: the ports of its servers, those of trunks included.
+    """
     pairs = {
-        pair.get("ip_address", "") for p in rows for pair in p.get("allowed_address_pairs", [])
+        (p["network_id"], pair["ip_address"])
+        for p in rows
+        for pair in p.get("allowed_address_pairs", [])
+        if pair.get("ip_address")
     }
     if not pairs and not wanted:
-        return []
-    networks = {p["network_id"] for p in rows}
-    if wanted:
-        networks |= {n["id"] for n in site.networks.networks()}
+        return _Free([], {})
+    homes = {p["network_id"] for p in rows}
+    networks = homes | ({n["id"] for n in site.networks.networks()} if wanted else set())
+    known = {p["id"] for p in rows}
     free = [
         p
         for p in site.networks.unplugged_ports(networks)
-        if p.get("project_id", site.project_id) == site.project_id
+        if p["id"] not in known
+        and p.get("project_id", site.project_id) == site.project_id
         # a port of a recovery that was given up belongs to that, not to the VNF
         and key_said(p.get("description")) is None
         and not is_throw_away_port(p)
@@ -261,13 +285,50 @@ def _unattached(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> li
             f"{site.name}: there is no port without a server that is named"
             f" {', '.join(sorted(unknown))}; create it, or remove it from the VNF file"
         )
-    homes = {(p["network_id"]) for p in rows}
-    paired = [
-        p
-        for p in free
-        if p["network_id"] in homes and {f["ip_address"] for f in p["fixed_ips"]} & pairs
-    ]
-    return list({p["id"]: p for p in [*named, *paired]}.values())
+    allowed, doubtful = _allowed(site, [p for p in free if p["network_id"] in homes], pairs)
+    ours = {p["id"]: p for p in [*named, *allowed]}
+    return _Free(list(ours.values()), {a: p for a, p in doubtful.items() if p["id"] not in ours})
+
+
+def _allowed(
+    site: Site, free: Sequence[Json], pairs: Collection[tuple[str, str]]
+) -> tuple[list[Json], dict[str, Json]]:
+    """The ports whose addresses allowed address pairs are about, and by address those of which it
+    is not known, as a pair has their whole subnet: that lets a router pass, and says nothing of who
+    has the addresses.
+
+    Args:
+        pairs: (id of a network, range or address) each.
+    """
+    single = {address for _, cidr in pairs if (address := one_address(cidr))}
+    ranges = {(network, cidr) for network, cidr in pairs if not one_address(cidr)}
+    on = {p["network_id"] for p in free}
+    subnets = {s["id"]: s["cidr"] for s in site.networks.subnets(on)} if ranges and on else {}
+    ours, doubtful = [], {}
+    for port in free:
+        for fixed in port["fixed_ips"]:
+            address, subnet = fixed["ip_address"], subnets.get(fixed["subnet_id"])
+            having = [
+                cidr
+                for network, cidr in ranges
+                if network == port["network_id"] and is_in(address, cidr)
+            ]
+            if address in single or any(subnet and is_about(c, address, subnet) for c in having):
+                ours.append(port)
+            elif having:
+                doubtful[address] = port
+    return ours, doubtful
+
+
+def _not_taken(doubtful: Mapping[str, Json]) -> Iterator[str]:
+    if doubtful:
+        each = [f"{p['name'] or p['id']} ({address})" for address, p in sorted(doubtful.items())]
+        more = f" and {len(each) - MANY} more" if len(each) > MANY else ""
+        yield (
+            f"ports of no server that do not come back: {', '.join(each[:MANY])}{more}. A member's "
+            "port may use their whole subnet (allowed_address_pairs): name those of the VNF in "
+            "`ports` of the VNF file"
+        )
 
 
 def _interfaces(
