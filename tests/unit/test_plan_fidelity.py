@@ -15,6 +15,7 @@ import pytest
 from antipode.errors import PreflightFailed
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed
 from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Flavor, Server, ServerGroup
 from antipode.model.vnf import Answers, Mapping
@@ -300,6 +301,28 @@ def test_a_volume_larger_than_one_may_be_and_a_group_with_too_many_members_are_p
     assert "quota per_volume_gigabytes of the project: 1 more are needed" in found
     assert "quota server_group_members of apart of the project: 3 more are needed" in found
     assert "quota server_groups of the project: 1 more are needed" in found
+
+
+def test_a_server_with_more_metadata_than_one_may_have_is_a_problem_our_marks_counted(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    booted = there.servers[recover(there, point, make_plan(point, there.site), "db")]
+    ours = len(booted["metadata"]) - len(point.topology.server("db").metadata)
+    there.quotas = {"metadata_items": {"limit": 128}}
+    full = {f"key-{n}": "v" for n in range(128 - ours)}
+    fits = make_plan(changed(point, "app", metadata=full), there.site)
+    [need] = [q for q in fits.quotas if q.resource == "metadata_items of server app"]
+    assert (need.needed, need.limit, need.is_short) == (128, 128, False)
+    found = problems(changed(point, "app", metadata=full | {"one": "more"}), there)
+    assert ["server app" in problem for problem in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("resource", "adds_up"),
+    [("metadata_items of server app", False), ("per_volume_gigabytes", False), ("volumes", True)],
+)
+def test_what_one_server_or_volume_needs_does_not_add_up(resource: str, adds_up: bool) -> None:
+    assert QuotaNeed(resource=resource, needed=1, used=0, limit=1).adds_up is adds_up
 
 
 # user_data.

@@ -8,6 +8,9 @@ from typing import Any
 
 from antipode.model.base import Model
 
+OF_ONE = ("metadata_items", "per_volume_gigabytes")
+"""Quotas that limit one server, or one volume, each by itself."""
+
 
 class QuotaNeed(Model):
     """The need of one quota of the project; `limit` -1 is unlimited."""
@@ -23,6 +26,11 @@ class QuotaNeed(Model):
     def staying(self) -> int:
         """How much is used by that which stays."""
         return max(self.used - self.freed, 0)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether what several VNFs need of it counts together."""
+        return not self.resource.startswith(OF_ONE)
 
     @property
     def is_short(self) -> bool:

@@ -461,7 +461,7 @@ def _quotas_together(looks: Mapping[str, Look]) -> Iterator[str]:
     """The quotas that suffice for each VNF, and not for all of them."""
     needs: dict[tuple[str, str], list[QuotaNeed]] = {}
     for look in looks.values():
-        for need in look.quotas:
+        for need in (n for n in look.quotas if n.adds_up):
             needs.setdefault((look.target.site, need.resource), []).append(need)
     for (site, _), alike in sorted(needs.items()):
         needed, freed = sum(n.needed for n in alike), sum(n.freed for n in alike)

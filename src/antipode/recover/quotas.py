@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from antipode.cloud.api import Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
-from antipode.model.marks import key_tag, neutron_key
+from antipode.model.marks import key_tag, marks, neutron_key
 from antipode.model.plan import (
     NetworkPlan,
     PortPlan,
@@ -81,6 +81,7 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
     found = [
         *quota_needs(_compute(point, new_servers, held), of_compute),
         *_members(wanted.servers, held, of_compute),
+        *_metadata(new_servers, of_compute),
         *_storage(point, site, volumes, wanted.compared),
         *quota_needs(_networking(wanted, ports), site.networks.quota(site.project_id), "used"),
     ]
@@ -163,6 +164,22 @@ def _members(
                 )
             )
     return needed
+
+
+def _metadata(servers: Sequence[ServerPlan], quota: Mapping[str, Json]) -> list[QuotaNeed]:
+    """The quota of metadata of each server, with the marks that it boots with."""
+    name = "metadata_items"
+    if name not in quota:
+        return []
+    return [
+        QuotaNeed(
+            resource=f"{name} of server {server.name}",
+            needed=len({**server.metadata, **marks("", "")}),
+            used=0,
+            limit=quota[name]["limit"],
+        )
+        for server in servers
+    ]
 
 
 def comparable(point: RecoveryPoint, plan: RecoveryPlan) -> list[VolumePlan]:
