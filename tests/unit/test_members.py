@@ -114,6 +114,16 @@ def test_metadata_and_server_groups_select_too(cloud: FakeCloud, select: dict[st
     assert found == {"some": ["id-app"]}
 
 
+def test_two_server_groups_of_one_name_select_nothing(cloud: FakeCloud) -> None:
+    members = {"name": "some", "select": {"server_group": "apart"}}
+    cloud.server_groups.append({**cloud.server_groups[0], "id": "late", "members": []})
+    found = select_members(vnf(members), FakeGroups(cloud))  # type: ignore[arg-type]
+    assert found == {"some": ["id-app"]}
+    cloud.server_groups[1]["members"] = ["id-front"]
+    with pytest.raises(InvalidInput):
+        select_members(vnf(members), FakeGroups(cloud))  # type: ignore[arg-type]
+
+
 class FakeGroups:
     """A site whose groups have the members that a test gives them."""
 

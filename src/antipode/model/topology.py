@@ -362,6 +362,21 @@ class Topology(Model):
                 having.setdefault(volume.id, []).append(server)
         return {volume: servers for volume, servers in having.items() if len(servers) > 1}
 
+    @property
+    def networks_by_name(self) -> dict[str, set[str]]:
+        """Name of a network with ports of the VNF -> the ids of all of that name."""
+        found: dict[str, set[str]] = {}
+        for port in self.ports:
+            if port.network_id:
+                found.setdefault(port.network, set()).add(port.network_id)
+        return found
+
+    @property
+    def groups_by_name(self) -> dict[str, set[str]]:
+        """Name of a security group of ports -> the ids of all of that name that are known."""
+        names = {name for port in self.ports for name in port.security_groups}
+        return {n: {g.id for g in self.security_groups if g.name == n} for n in names}
+
     def server(self, name: str) -> Server:
         return next(s for s in self.servers if s.name == name)
 

@@ -63,6 +63,7 @@ class NetworkPlanner:
         """the ports on the networks of the VNF"""
         self.planned = [self._network(n) for n in self._former.values()]
         self.planned_groups = self._groups(point.topology.security_groups)
+        self._refuse_doubles(point)
 
     def of(self, whose: str, port: Port) -> tuple[str, str]:
         """The name and the id of the network that a port is going to be on; a problem, and no id,
@@ -94,6 +95,46 @@ class NetworkPlanner:
         """The subnets of a network; those that are created have an id, a network and a range."""
         return [s for s in self._subnets if s["network_id"] == network_id]
 
+    def _refuse_doubles(self, point: RecoveryPoint) -> None:
+        """What goes by its name must be one thing: one of two of a name is not the other."""
+        networks = {
+            name: ids - self._created.keys()
+            for name, ids in point.topology.networks_by_name.items()
+            if name not in self._map.networks
+        }
+        groups = {
+            name: ids
+            for name, ids in point.topology.groups_by_name.items()
+            if name not in self._map.security_groups and self._vnf.networks != "create"
+        }
+        for what, where, ids_of in (
+            ("networks", "networks", networks),
+            ("security groups", "security_groups", groups),
+        ):
+            self._findings.problems += [
+                f"ports of the VNF use {len(ids)} {what} that are named {name} at {point.site}, and"
+                f" they go by name: rename one and protect again, or name in map.{where} of the VNF"
+                " file what takes the place of all"
+                for name, ids in sorted(ids_of.items())
+                if len(ids) > 1
+            ]
+
+    def _warn_of_own(self, what: str, name: str, rows: Sequence[Json], *, is_own: bool) -> None:
+        """Say that the project's own is taken for what another project shared.
+
+        Args:
+            rows: all of that kind at the backup site.
+            is_own: whether it was the project's own at the former site.
+        """
+        same = [r for r in rows if r["name"] == name]
+        own = [r for r in same if r.get("project_id") == self._site.project_id]
+        if not is_own and own and any(r.get("shared") for r in same if r not in own):
+            self._findings.warnings.append(
+                f"{what} {name} belongs to another project at the former site; at"
+                f" {self._site.name} the project has one of its own beside the shared one, which is"
+                " taken: rename it if that is wrong"
+            )
+
     # ---- networks ----
 
     def _make_rows(self) -> None:
@@ -124,6 +165,7 @@ class NetworkPlanner:
             return self._new_network(network, row)
         name = self._map.networks.get(network.name, network.name)
         there = self.networks.get(name, [])
+        self._warn_of_own("network", name, self._rows, is_own=network.is_own)
         known = len(there) == 1  # else each port on it has its problem
         changes = list(self._differences(network, there[0])) if known else []
         if changes:
@@ -265,6 +307,7 @@ class NetworkPlanner:
                 row = ours or {"id": stand_in(group.id), "name": name}
                 self.groups[name] = [row]
                 return name, row, True
+        self._warn_of_own("security group", name, self._group_rows, is_own=group.is_own)
         return name, there[0] if len(there) == 1 else None, False
 
     def _group(

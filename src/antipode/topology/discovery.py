@@ -6,7 +6,8 @@ Neutron (step 1.1).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -109,7 +110,10 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         floating_ips=ports.result().floating_ips,
         networks=ports.result().networks,
         security_groups=ports.result().security_groups,
-        not_carried=ports.result().not_carried,
+        not_carried=[
+            *ports.result().not_carried,
+            *_groups_of_one_name(ids, groups.result()),
+        ],
     )
 
 
@@ -370,6 +374,16 @@ def _keypair(site: Site, server: Json) -> Keypair | None:
         if keypair
         else None
     )
+
+
+def _groups_of_one_name(servers: Collection[str], groups: Sequence[Json]) -> Iterator[str]:
+    """Server groups of members that become one, as groups go by their names."""
+    names = Counter(g["name"] for g in groups if set(servers) & set(g["members"]))
+    for name in sorted(n for n in names if names[n] > 1):
+        yield (
+            f"{names[name]} server groups of members are named {name}: they come back as one, with"
+            " the policy of one of them. Make their servers in groups of different names"
+        )
 
 
 def _server_group(server: Json, groups: list[Json]) -> ServerGroup | None:

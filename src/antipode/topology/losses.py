@@ -21,7 +21,30 @@ def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
     for member, server in zip(vnf.members, topology.servers, strict=True):
         yield from _of_server(member, server)
     yield from _of_ports(vnf, topology)
+    yield from _of_names(vnf, topology)
     yield from topology.not_carried
+
+
+def _of_names(vnf: Vnf, topology: Topology) -> Iterator[str]:
+    """Networks and security groups of one name: at another site each is found by its name."""
+    creates = vnf.networks == "create"
+    own = {n.id for n in topology.networks if n.is_own and creates}  # they come back by their ids
+    maps = (vnf.map, *vnf.maps.values())
+    mapped = (
+        {name for m in maps for name in m.networks},
+        {n for m in maps for n in m.security_groups},
+    )
+    for what, where, known, ids_of in (
+        ("networks", "networks", mapped[0], topology.networks_by_name),
+        ("security groups", "security_groups", mapped[1], topology.groups_by_name),
+    ):
+        for name, ids in sorted(ids_of.items()):
+            if len(ids - own) > 1 and name not in known:
+                yield (
+                    f"ports of the VNF use {len(ids)} {what} that are named {name}, and they go by"
+                    f" name: no recovery begins unless one is renamed, or map.{where} in the VNF"
+                    " file names what takes the place of all"
+                )
 
 
 def _of_server(member: Member, server: Server) -> Iterator[str]:

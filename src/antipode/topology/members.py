@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from antipode.cloud.api import Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
-from antipode.errors import NotFound, PreflightFailed, ResourceFailed
+from antipode.errors import InvalidInput, NotFound, PreflightFailed, ResourceFailed
 from antipode.model.marks import FENCED, KEY, STACK, is_throw_away, made_by
 from antipode.model.vnf import Mapping, Selector, Vnf
 
@@ -27,6 +27,7 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
 
     Raises:
         NotFound: an entry finds no server, there is no such stack, or two entries find the same.
+        InvalidInput: several server groups have the name by which an entry selects.
         PreflightFailed: an entry selects by a stack, and the site has no Heat.
         ResourceFailed: Nova does not tell of some servers, as a cell does not answer: one of them
             may be a member. Or a stack changes now, has a server that Nova does not have, or has
@@ -86,7 +87,15 @@ class _Groups:
         if selector.server_group is not None:
             name = self._here.server_groups.get(selector.server_group, selector.server_group)
             groups = self._site.compute.server_groups()
-            return {i for g in groups if g["name"] == name for i in g["members"]}
+            # one without members may be made by a request that came through late
+            named = [g for g in groups if g["name"] == name and g["members"]]
+            if len(named) > 1:
+                raise InvalidInput(
+                    f"{self._site.name}: {len(named)} server groups are named {name}"
+                    f" ({', '.join(g['id'] for g in named)}), and which one is meant is not known;"
+                    " select the members by a tag"
+                )
+            return {i for g in named for i in g["members"]}
         return set()
 
     def _of_stack(self, name: str) -> set[str]:
