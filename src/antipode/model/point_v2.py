@@ -266,7 +266,7 @@ class Found(Part):
     networks: Annotated[list[Network], Field(max_length=1000)] = []
     security_groups: Annotated[list[SecurityGroup], Field(max_length=1000)] = []
     not_carried: Annotated[list[Text], Field(max_length=1000)] = []
-    """since minor 4"""
+    """since minor 6"""
 
 
 class HttpProbe(Part):
