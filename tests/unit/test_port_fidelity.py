@@ -463,6 +463,29 @@ def test_a_floating_ip_is_named_as_lost_or_another_takes_its_place(
     make_plan(wanted, there.site)  # it leads to a port of ours
 
 
+@pytest.mark.parametrize("names_port", [True, False])
+def test_port_forwardings_are_named_as_lost(
+    here: FakeCloud, there: FakeCloud, names_port: bool
+) -> None:
+    there.policies = [{"id": "qos-b", "name": "gold"}]
+    public(here, "203.0.113.9", None)
+    address = here.ports["port-id-db"]["fixed_ips"][0]["ip_address"]
+    rule: Json = {"protocol": "tcp", "external_port": 2022, "internal_port": 22}
+    rule |= {"internal_ip_address": address} | (
+        {"internal_port_id": "port-id-db"} if names_port else {}
+    )
+    other = {**rule, "external_port": 3022, "internal_ip_address": "10.9.9.9"}
+    other |= {"internal_port_id": "port-of-somebody"} if names_port else {}
+    here.floating_ips[0]["port_forwardings"] = [rule, other]
+    point = point_of(here)
+    (said,) = point.topology.not_carried
+    assert all(w in said for w in ("203.0.113.9", "2022/tcp", f"{address}:22", "server db"))
+    assert said in losses(BARE, point.topology)
+    assert warned(make_plan(point, there.site), said)
+    here.ports["port-id-db"]["fixed_ips"][0]["ip_address"] = "10.0.0.99"
+    assert len(discover(BARE, here.site).not_carried) == (1 if names_port else 0)
+
+
 # The order of the interfaces.
 
 

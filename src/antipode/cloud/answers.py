@@ -599,6 +599,16 @@ class _Trunk(TypedDict):
     sub_ports: list[_SubportOfTrunk]
 
 
+class _PortForwarding(TypedDict):
+    internal_ip_address: NotRequired[Maybe]
+    internal_port_id: NotRequired[Maybe]
+    internal_port: NotRequired[Count | None]
+    internal_port_range: NotRequired[Maybe]
+    external_port: NotRequired[Count | None]
+    external_port_range: NotRequired[Maybe]
+    protocol: NotRequired[Maybe]
+
+
 class _FloatingIp(TypedDict):
     id: Id
     floating_ip_address: Annotated[Text, AfterValidator(_address)]
@@ -606,6 +616,7 @@ class _FloatingIp(TypedDict):
     fixed_ip_address: NotRequired[Maybe]
     port_id: NotRequired[Maybe]
     description: NotRequired[OrEmpty]
+    port_forwardings: NotRequired[Annotated[list[_PortForwarding], _or(list)]]
 
 
 _NetworkExtensions = TypedDict(

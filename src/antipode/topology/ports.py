@@ -118,13 +118,22 @@ def discover_ports(
         )
         for server in servers
     }
+    public = site.networks.floating_ips(project_id=site.project_id)
+    servers_by_port = {p["id"]: next(s for s in servers if s["id"] == p["device_id"]) for p in rows}
+    labels = {
+        below.id: f"server {servers_by_port[i]['name']}"
+        if i in servers_by_port
+        else f"port {port.name or port.id}"
+        for i, port in made.items()
+        for below in port.with_subports
+    }
     return Ports(
         of_server,
         [made[p["id"]] for p in vips],
-        _floating_ips(site, made.values()),
+        _floating_ips(public, made.values()),
         names.networks(),
         names.security_groups(),
-        list(_not_taken(free.doubtful)),
+        [*_not_taken(free.doubtful), *_forwardings(public, made.values(), labels)],
     )
 
 
@@ -402,7 +411,7 @@ def _is_mac(word: str, mac_address: str) -> bool:
     return word.lower() == mac_address.lower()
 
 
-def _floating_ips(site: Site, ports: Collection[Port]) -> list[FloatingIp]:
+def _floating_ips(public: Sequence[Json], ports: Collection[Port]) -> list[FloatingIp]:
     of = {p.id for port in ports for p in port.with_subports}
     return [
         FloatingIp(
@@ -411,9 +420,37 @@ def _floating_ips(site: Site, ports: Collection[Port]) -> list[FloatingIp]:
             port=row["port_id"],
             description=row.get("description", ""),
         )
-        for row in site.networks.floating_ips(project_id=site.project_id)
+        for row in public
         if row.get("port_id") in of
     ]
+
+
+def _forwardings(
+    public: Sequence[Json], ports: Collection[Port], labels: Mapping[str, str]
+) -> Iterator[str]:
+    """What floating IPs forward to ports of a VNF: such a floating IP leads to no port itself.
+
+    Args:
+        labels: whose a port is, by its id.
+    """
+    every = [p for port in ports for p in port.with_subports]
+    at = {f.address: p.id for p in every for f in p.fixed}
+    for floating in public:
+        for rule in floating.get("port_forwardings", []):
+            address = rule.get("internal_ip_address") or ""
+            # a Neutron that does not name the port names its address
+            port = rule.get("internal_port_id") or at.get(address, "")
+            if port not in labels:
+                continue
+            outer, inner = (
+                rule.get(f"{side}_port") or rule.get(f"{side}_port_range")
+                for side in ("external", "internal")
+            )
+            yield (
+                f"floating IP {floating['floating_ip_address']} forwards port"
+                f" {outer}/{rule.get('protocol')} to {address}:{inner} of {labels[port]}: port"
+                " forwardings do not come back; add it by hand"
+            )
 
 
 def listed(there: Mapping[str, Json], wanted: str, used: str, service: str) -> Json:
