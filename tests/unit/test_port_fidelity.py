@@ -268,6 +268,7 @@ def test_a_port_of_no_server_whose_address_a_member_may_use_comes_back(
         RICH["description"],
     )
     assert port["fixed_ips"] == [{"ip_address": "10.0.0.200", "subnet_id": "subnet-2"}]
+    assert port["mac_address"] == "fa:16:3e:00:00:aa"
     assert create_vip_ports(recovery) == [made]
 
 
