@@ -168,7 +168,13 @@ def full_point(**changes: Any) -> RecoveryPoint:
             )
         ],
     )
-    flavor = base.servers[0].flavor.model_copy(update={"extra_specs": {"hw:cpu_policy": "shared"}})
+    flavor = base.servers[0].flavor.model_copy(
+        update={
+            "extra_specs": {"hw:cpu_policy": "shared"},
+            "swap_mib": 512,
+            "ephemeral_gib": 0,
+        }
+    )
     server = base.servers[0].model_copy(
         update={
             "attachments": [attachment],

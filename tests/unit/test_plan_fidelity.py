@@ -68,6 +68,8 @@ def warned(plan: RecoveryPlan, *words: str) -> bool:
         ({"ram": 64}, "RAM in MiB 64 instead of 128"),
         ({"vcpus": 2}, "VCPUs 2 instead of 1"),
         ({"disk": 10}, "disk in GiB 10 instead of 0"),
+        ({"swap": 4096}, "swap in MiB 4096 instead of 512"),
+        ({"OS-FLV-EXT-DATA:ephemeral": 20}, "ephemeral disk in GiB 20 instead of 0"),
         ({"extra_specs": {"hw:cpu_policy": "shared"}}, "hw:cpu_policy shared instead of dedicated"),
         ({"extra_specs": {}}, "hw:cpu_policy not set instead of dedicated"),
     ],
@@ -76,10 +78,23 @@ def test_each_difference_of_a_flavor_of_the_same_name_is_named(
     point: RecoveryPoint, there: FakeCloud, here: dict[str, Any], words: str
 ) -> None:
     specs = {"hw:cpu_policy": "dedicated"}
-    flavor = Flavor(name="small", vcpus=1, ram_mib=128, disk_gib=0, extra_specs=specs)
+    had = point.topology.server("app").flavor
+    assert (had.swap_mib, had.ephemeral_gib) == (0, 0)
+    flavor = had.model_copy(update={"extra_specs": specs, "swap_mib": 512})
     there.flavors[0] |= {"extra_specs": specs, **here}
     plan = make_plan(changed(point, "app", flavor=flavor), there.site)
     assert warned(plan, "flavor small", "server app", words)
+
+
+def test_disks_of_a_flavor_that_an_older_point_does_not_know_are_no_matter_for_a_warning(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.flavors[0] |= {"swap": 4096, "OS-FLV-EXT-DATA:ephemeral": 20}
+    flavor = Flavor(name="small", vcpus=1, ram_mib=128, disk_gib=0)
+    older = [s.model_copy(update={"flavor": flavor}) for s in point.topology.servers]
+    topology = point.topology.model_copy(update={"servers": older})
+    plan = make_plan(point.model_copy(update={"topology": topology}), there.site)
+    assert not warned(plan, "flavor")
 
 
 def test_a_flavor_with_equal_extra_specs_is_no_matter_for_a_warning(

@@ -173,6 +173,7 @@ class _FlavorOfServer(TypedDict):
     ram: Count
     disk: Count
     ephemeral: NotRequired[Count]
+    swap: NotRequired[Count]
     extra_specs: NotRequired[Texts]
 
 
@@ -261,12 +262,16 @@ class _Nic(TypedDict):
     mac_address: Text
 
 
-class _Flavor(TypedDict):
+_FlavorExtension = TypedDict("_FlavorExtension", {"OS-FLV-EXT-DATA:ephemeral": NotRequired[Count]})
+
+
+class _Flavor(_FlavorExtension):
     id: Id
     name: Text
     vcpus: Count
     ram: Count
     disk: NotRequired[Count]
+    swap: NotRequired[Count]
     extra_specs: NotRequired[Texts]
 
 

@@ -221,6 +221,8 @@ class Flavor(Part):
     vcpus: Count
     ram_mib: Count
     disk_gib: Count
+    swap_mib: Count | None = None
+    ephemeral_gib: Count | None = None
     extra_specs: Words = {}
 
 

@@ -68,6 +68,8 @@ NOT_NAMED = frozenset(
         "Member.drill",
         "Member.root",
         "Server.root_disk",
+        "Flavor.swap_mib",
+        "Flavor.ephemeral_gib",
         "Found.networks",
         "Found.security_groups",
         "Found.not_carried",
@@ -88,7 +90,8 @@ volumes of no server are required as `Found.unattached`;
 an older antipode gives the command of a probe its whole environment;
 what a back end calls a volume counts only
 where its source is there, and that has a kind; DNS is changed when all members are there, by hand
-where an antipode does not know of it.
+where an antipode does not know of it; a flavor is taken by its name, and what it was before is
+compared for a remark.
 """
 
 

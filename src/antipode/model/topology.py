@@ -237,6 +237,9 @@ class Flavor(Model):
     vcpus: int
     ram_mib: int
     disk_gib: int
+    swap_mib: int | None = None
+    ephemeral_gib: int | None = None
+    """these two are disks of the server, too; None where it is unknown, as in older points"""
     extra_specs: dict[str, str] = {}
 
 

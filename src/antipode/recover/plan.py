@@ -482,10 +482,12 @@ def _differences(flavor: Flavor, here: Json) -> Iterator[str]:
     sizes = (
         ("VCPUs", flavor.vcpus, here["vcpus"]),
         ("RAM in MiB", flavor.ram_mib, here["ram"]),
-        ("disk in GiB", flavor.disk_gib, here.get("disk", flavor.disk_gib)),
+        ("disk in GiB", flavor.disk_gib, here.get("disk")),
+        ("swap in MiB", flavor.swap_mib, here.get("swap")),
+        ("ephemeral disk in GiB", flavor.ephemeral_gib, here.get("OS-FLV-EXT-DATA:ephemeral")),
     )
     for what, was, now in sizes:
-        if was != now:
+        if None not in (was, now) and was != now:
             yield f"{what} {now} instead of {was}"
     specs = here.get("extra_specs", flavor.extra_specs)  # a policy may hide them
     for name in sorted({*specs, *flavor.extra_specs}):

@@ -265,6 +265,8 @@ def flavor_of(server: Json) -> Flavor:
         vcpus=flavor["vcpus"],
         ram_mib=flavor["ram"],
         disk_gib=flavor["disk"],
+        swap_mib=flavor.get("swap"),
+        ephemeral_gib=flavor.get("ephemeral"),
         extra_specs=flavor.get("extra_specs", {}),
     )
 
