@@ -258,6 +258,10 @@ def test_gaps_between_device_names_are_named_as_lost(point: RecoveryPoint) -> No
     [said] = [text for text in losses(point.vnf, topology) if "gaps" in text]
     assert "server db" in said and "/dev/vdd as /dev/vdb" in said
     assert not [text for text in losses(point.vnf, point.topology) if "gaps" in text]
+    swapping = db.flavor.model_copy(update={"swap_mib": 512})
+    after_swap = [with_gap[0], with_gap[1].model_copy(update={"device": "/dev/vdc"})]
+    topology = changed(point, "db", attachments=after_swap, flavor=swapping).topology
+    assert not [text for text in losses(point.vnf, topology) if "gaps" in text]
 
 
 def test_servers_of_one_group_are_placed_one_after_another(

@@ -87,7 +87,10 @@ def _of_gaps(server: Server) -> Iterator[str]:
     named = filter(None, (DEVICE.match(a.device) for a in server.attachments))
     taken = Counter([ROOT_BUS] if server.root_disk is not None else [])
     moved = []
+    without_volume = bool(server.flavor.ephemeral_gib) + bool(server.flavor.swap_mib)
     for device, bus in (m.group(0, 1) for m in named):
+        if taken[bus] == 1 and bus == ROOT_BUS:  # they come after the root disk
+            taken[bus] += without_volume
         there = f"{bus}{_letters(taken[bus])}"
         taken[bus] += 1
         if device != there:
