@@ -22,7 +22,7 @@ from tests.lab.replicated import (
     storage_states,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.unseen]
+pytestmark = pytest.mark.lab
 PATIENCE_S = 600
 
 
