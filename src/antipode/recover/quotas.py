@@ -167,18 +167,21 @@ def _members(
 
 
 def _metadata(servers: Sequence[ServerPlan], quota: Mapping[str, Json]) -> list[QuotaNeed]:
-    """The quota of metadata of each server, with the marks that it boots with."""
+    """The quota of metadata of one server, for that which has most, with the marks that it boots
+    with.
+    """
     name = "metadata_items"
-    if name not in quota:
+    if name not in quota or not servers:
         return []
+    counts = {s.name: len({**s.metadata, **marks("", "")}) for s in servers}
+    largest = max(counts, key=lambda server: counts[server])
     return [
         QuotaNeed(
-            resource=f"{name} of server {server.name}",
-            needed=len({**server.metadata, **marks("", "")}),
+            resource=f"{name} of server {largest}",
+            needed=counts[largest],
             used=0,
             limit=quota[name]["limit"],
         )
-        for server in servers
     ]
 
 
