@@ -41,7 +41,7 @@ TEST_KILL_MATRIX := $(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeo
 test-kill-matrix: $(READY)  ## a run killed at every task and write, and resumed; no cloud
 	$(TEST_KILL_MATRIX)
 
-test-kill-matrix-core: $(READY)  ## at every second of these points
+test-kill-matrix-core: $(READY)  ## at every fourth of these points
 	$(TEST_KILL_MATRIX) -m "not rest"
 
 test-kill-matrix-rest: $(READY)  ## and at all the others

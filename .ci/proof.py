@@ -60,7 +60,7 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
         ),
         Step(
             "kill-matrix",
-            "killed at every second step",
+            "killed at every fourth step",
             ["make", "test-kill-matrix-core"],
             frozenset({Lane.KILL_MATRIX}),
         ),

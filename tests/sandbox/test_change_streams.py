@@ -77,6 +77,7 @@ def test_what_cannot_be_streamed_is_backed_up_by_cinder(own_world: World) -> Non
     expect_one_of_everything(world, held)
 
 
+@pytest.mark.rest
 def test_standing_volumes_follow_change_streams(own_world: World) -> None:
     world = own_world
     streaming(world, standing=True)

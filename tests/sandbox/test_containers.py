@@ -131,6 +131,7 @@ def test_a_migration_hands_the_objects_over_and_a_failback_brings_them_home(
     assert health == {PRIMARY: "writable", BACKUP: "stopped"}
 
 
+@pytest.mark.rest
 def test_a_key_that_is_wrong_is_seen_though_all_is_accepted(containers: Containers) -> None:
     world = containers.world
     world.protect()

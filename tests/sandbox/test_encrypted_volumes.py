@@ -119,6 +119,7 @@ def test_an_encrypted_volume_is_refused_until_the_backup_site_can_restore_it_and
     assert not of_records & {*kept, volume["encryption_key_id"]}
 
 
+@pytest.mark.rest
 def test_a_plain_volume_is_not_restored_into_a_type_that_is_encrypted(
     world: World, sites: dict[str, Site]
 ) -> None:

@@ -305,6 +305,7 @@ def at_a_terminal(
         os.close(ours)
 
 
+@pytest.mark.rest
 def test_a_failover_whose_terminal_goes_away_is_resumed_and_with_nohup_goes_on(
     own_world: World, held: Held
 ) -> None:
@@ -343,6 +344,7 @@ def test_run_abort_takes_a_half_done_failover_back_and_the_next_one_is_whole(
     expect_one_of_everything(own_world, held)
 
 
+@pytest.mark.rest
 def test_a_backup_site_that_dies_under_a_failover_and_comes_back_is_failed_over_to_by_a_second_try(
     own_world: World, held: Held
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_failover_restores_by_the_mover_and_by_cinder_what_that_cannot_attach(
     assert len({b.volume_id for b in known}) == 1  # no other record was imported
 
 
+@pytest.mark.rest
 def test_a_failover_that_was_killed_while_its_mover_was_stopped_is_resumed(
     own_world: World, held: Held
 ) -> None:

@@ -104,6 +104,7 @@ def _there(world: World, entry: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.rest
 def test_two_vnfs_of_two_projects_come_back_by_one_plan_on_the_network_that_they_share(
     world: World,
 ) -> None:

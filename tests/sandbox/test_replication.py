@@ -138,6 +138,7 @@ def test_a_point_whose_states_do_not_arrive_is_not_made(replicated: World) -> No
     assert len(world.points()) == 2
 
 
+@pytest.mark.rest
 def test_a_volume_in_its_first_synchronisation_is_not_protected(own_world: World) -> None:
     define(own_world)
     arriving(own_world, BACKUP, **{"first-sync": True})

@@ -203,6 +203,7 @@ def _unquiesces(pair: Pair) -> int:
     return int(calls.get("compute POST /v2.1/servers/{item}/action unquiesce", 0))
 
 
+@pytest.mark.rest
 def test_a_quota_that_is_short_for_the_second_volume_leaves_nothing(pair: Pair) -> None:
     storage = pair.cloud(f"{PRIMARY}-admin").block_storage
     project = pair.cloud(PRIMARY).current_project_id

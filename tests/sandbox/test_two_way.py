@@ -130,6 +130,7 @@ def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
     assert world.operator.ask("vnf", "list")[0]["generation"] == 4
 
 
+@pytest.mark.rest
 def test_an_old_copy_in_the_way_is_removed_though_the_active_site_is_dead(world: World) -> None:
     know(world)
     sandbox, operator = world.sandbox, world.operator

@@ -14,6 +14,7 @@ from tests.sandbox.test_migrate import statuses
 pytestmark = pytest.mark.sandbox
 
 
+@pytest.mark.rest
 def test_the_old_copy_is_fenced_first_and_works_again_once_that_is_undone(
     own_world: World,
 ) -> None:

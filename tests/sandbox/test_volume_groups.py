@@ -76,6 +76,7 @@ def test_one_group_snapshot_is_taken_in_the_window_and_nothing_of_it_is_left(
     assert grouped.protect()["incremental"]
 
 
+@pytest.mark.rest
 def test_a_back_end_that_cannot_do_it_any_more_gets_single_snapshots(grouped: World) -> None:
     grouped.conditions(PRIMARY, consistent_groups=False)
     before = group_snapshots(grouped)

@@ -48,7 +48,7 @@ from tests.unit.test_vault_sync import three_vaults
 
 __all__ = ["calls", "reads", "world"]
 
-MANY = 3000
+MANY = 600
 
 
 def older_points(world: World, many: int) -> list[str]:
@@ -72,7 +72,7 @@ def warm(world: World) -> None:
     expiry.look(world.here, "v")
 
 
-def test_a_protection_and_its_expiry_cost_the_same_with_10_and_with_3000_kept_points(
+def test_a_protection_and_its_expiry_cost_the_same_with_10_and_with_600_kept_points(
     world: World, calls: Counter[str]
 ) -> None:
     """The quota is nearly exhausted: the protection looks ahead whether it lasts."""
