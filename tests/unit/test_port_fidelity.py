@@ -299,16 +299,23 @@ def test_a_vip_that_somebody_has_at_the_backup_site_is_a_problem(
     assert any("address 10.0.0.200 of port vip is in use" in p for p in failure.value.problems)
 
 
-@pytest.mark.parametrize("pair", ["10.0.0.222/32", "10.0.0.216/29", "10.0.0.217/29"])
-def test_a_range_in_a_subnet_is_about_the_ports_of_no_server_in_it(
-    here: FakeCloud, there: FakeCloud, pair: str
-) -> None:
+def with_range(here: FakeCloud, there: FakeCloud, pair: str) -> RecoveryPoint:
+    """A point of a VNF whose member may use a range, with a VIP port in it whose address another
+    has at the backup site.
+    """
     there.policies = [{"id": "qos-b", "name": "gold"}]
     here.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": pair}]
     vip(here, "10.0.0.222")
     there.ports["theirs"] = {**here.ports["port-vip"], "id": "theirs", "network_id": "net-2"}
     there.ports["theirs"] |= {"description": "", "tags": [], "mac_address": "fa:16:3e:00:00:77"}
-    point = point_of(here)
+    return point_of(here)
+
+
+@pytest.mark.parametrize("pair", ["10.0.0.222/32", "10.0.0.216/29", "10.0.0.217/29"])
+def test_a_range_in_a_subnet_is_about_the_ports_of_no_server_in_it(
+    here: FakeCloud, there: FakeCloud, pair: str
+) -> None:
+    point = with_range(here, there, pair)
     assert [p.name for p in point.topology.vip_ports] == ["vip"]
     assert point.topology.not_carried == []
     with pytest.raises(PreflightFailed, match=r"address 10\.0\.0\.222 of port vip is in use"):
@@ -321,12 +328,7 @@ def test_a_range_in_a_subnet_is_about_the_ports_of_no_server_in_it(
 def test_a_range_with_a_whole_subnet_says_which_ports_of_no_server_are_left_out(
     here: FakeCloud, there: FakeCloud, pair: str
 ) -> None:
-    there.policies = [{"id": "qos-b", "name": "gold"}]
-    here.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": pair}]
-    vip(here, "10.0.0.222")
-    there.ports["theirs"] = {**here.ports["port-vip"], "id": "theirs", "network_id": "net-2"}
-    there.ports["theirs"] |= {"description": "", "tags": [], "mac_address": "fa:16:3e:00:00:77"}
-    point = point_of(here)
+    point = with_range(here, there, pair)
     assert point.topology.vip_ports == []
     assert [x for x in losses(BARE, point.topology) if "vip (10.0.0.222)" in x]
     plan = make_plan(point, there.site)

@@ -82,7 +82,8 @@ def give_way() -> None:
     for thread in Path("/proc/self/task").iterdir():  # each has settings of its own
         number = int(thread.name)
         try:
-            os.setpriority(os.PRIO_PROCESS, number, GIVES_WAY)
+            nice = os.getpriority(os.PRIO_PROCESS, number)
+            os.setpriority(os.PRIO_PROCESS, number, nice + GIVES_WAY)
             # one that wakes up lets those finish their turns that have a processor
             os.sched_setscheduler(number, os.SCHED_BATCH, os.sched_param(0))
         except ProcessLookupError:
