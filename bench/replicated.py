@@ -26,7 +26,7 @@ from antipode.engine.deployment import Deployment
 from antipode.model.vnf import Vnf
 from antipode.operations import protect
 from antipode.operations.submit import is_served, submit
-from bench import tidy, verdict
+from bench import tidy, verdict, volumes
 from bench.__main__ import BUILD, CHANGED_MIB, FILL_MIB, NotMeasured, find, say
 from bench.clients import (
     Turn,
@@ -38,6 +38,7 @@ from bench.clients import (
 )
 from bench.cloud import Cloud, Failed, until
 from bench.floor import at_once, discover, read_vnf, remove_snapshots, snapshot_quiesced, stop
+from bench.restores import at_least_one
 from bench.spent import ClientFailed, run
 from lab import canary, extras
 from lab.desk import EXAMPLE, STORAGE, Desk
@@ -211,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=int, default=0, help="then a point each minute, for so long (default 0)"
     )
+    parser.add_argument("--gib", type=at_least_one, default=1, help="of a data volume (default 1)")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     parser.add_argument("--vnf", type=Path, default=EXAMPLE, help=argparse.SUPPRESS)
     parser.add_argument("--name", default=NAME, help=argparse.SUPPRESS)
@@ -238,22 +240,27 @@ def _measured(given: argparse.Namespace, vnf: Vnf) -> int:
         vault = f"antipode-bench-{time.time_ns()}"
         desk = Desk((folder / "antipode").resolve(), vault=vault)
         points = Points(given.vnf, vnf, folder, desk)
-        try:
-            points.prepare()
-            with points.served():
-                samples = measure(points, site, given.rounds)
-                missed = each_minute(lambda n: points.turn("antipode", 1000 + n), given.minutes)
-        finally:
-            tidy.thaw_all(found)
-            tidy.remove_new(found, before)
-            remove_vault(Cloud(BACKUP_STORE.name), vault)
+        with volumes.extended(found, given.gib):
+            try:
+                points.prepare()
+                with points.served():
+                    samples = measure(points, site, given.rounds)
+                    missed = each_minute(lambda n: points.turn("antipode", 1000 + n), given.minutes)
+            finally:
+                tidy.thaw_all(found)
+                tidy.remove_new(found, before)
+                remove_vault(Cloud(BACKUP_STORE.name), vault)
     except (ClientFailed, Failed, LabError, NotMeasured) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
     middle = verdict.medians(samples)
     verdicts = verdict.judge(middle, verdict.GOALS_OF_STATES)
     minutes = {"points": given.minutes, "missed": missed}
-    document = {**verdict.report(samples, given.rounds), "each_minute": minutes}
+    document = {
+        **verdict.report(samples, given.rounds),
+        "gib": given.gib,
+        "each_minute": minutes,
+    }
     document["goals_of_states"] = [str(v) for v in verdicts]
     (BUILD / "bench-replicated.json").write_text(json.dumps(document, indent=1))
     print(json.dumps(middle, indent=1))

@@ -17,8 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,10 +29,10 @@ from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
 from antipode.sandbox.members import MEMBERS
-from bench import tidy
+from bench import tidy, volumes
 from bench.__main__ import BUILD, CHANGED_MIB, FILL_MIB, NotMeasured, find, say
 from bench.clients import client_environment
-from bench.cloud import POLL_S, Cloud, Failed, Json, until
+from bench.cloud import POLL_S, Cloud, Failed, Json
 from bench.floor import at_once, discover, read_vnf, stop
 from bench.restores import at_least_one, created_from, remove
 from bench.spent import ClientFailed, Spent, run
@@ -47,7 +46,6 @@ BOOT_AND_S, APPLY_TIMES, MEMORY_MIB = 5.0, 10.0, 256.0
 """Goals: a failover takes at most so much longer than booting alone; an apply of an increment is so
 many times shorter than a restore of the chain; the mover needs at most so much memory.
 """
-EXTENDED_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -227,28 +225,6 @@ def restored_s(site: Cloud, state: Json) -> float:
     return took
 
 
-@contextmanager
-def extended(found: tidy.Vnf, gib: int) -> Iterator[None]:
-    """Have the data volumes be of a size; the VNF is removed in the end, as none can shrink."""
-    data = [v for s in found.servers for v in s["volumes"][1:] if v["size"] < gib]
-    if not data:
-        yield
-        return
-    try:
-        for volume in data:
-            path = f"/volumes/{volume['id']}"
-            site = found.primary
-            site.volume.post(f"{path}/action", json={"os-extend": {"new_size": gib}})
-
-            def size(path: str = path, site: Cloud = site) -> str:
-                return str(site.volume.get(path).json()["volume"]["size"])
-
-            until(size, str(gib), f"volume {volume['name']}", EXTENDED_S)
-        yield
-    finally:
-        canary.remove(SITES[found.primary.name])
-
-
 def judged(rounds: Sequence[Round]) -> list[str]:
     """Each goal and what was measured of it, by the medians of the rounds."""
     failover, boot = median(r.failover_s for r in rounds), median(r.boot_s for r in rounds)
@@ -301,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         canary.fill(SITES[vnf.primary], FILL_MIB)
         vault = f"antipode-bench-{time.time_ns()}"
         desk = Desk((folder / "antipode").resolve(), vault=vault, has_mover=True)
-        with extended(found, given.gib):
+        with volumes.extended(found, given.gib):
             for number in range(1, given.rounds + 1):
                 rounds.append(Clients(vnf, folder, desk).measured(find(vnf), number))
                 say(f"round {number}: {rounds[-1]}")

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More volumes for the measured VNF: random data is on each, as on its data volumes."""
+"""More and larger volumes for the measured VNF."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 
 from antipode.sandbox.members import MEMBERS, NAME, TENANTS
+from bench import tidy
+from bench.cloud import Cloud, until
 from lab import canary, inside
 from lab.errors import LabError
 from lab.services.ceph import POOL
-from lab.site import Site
+from lab.site import SITES, Site
 
 OWN = 2 * len(MEMBERS)
 """The volumes that the VNF has by itself."""
@@ -53,3 +57,25 @@ def _attach(cloud: Any, site: Site, server: Any, name: str, mib: int) -> None:
     inside.run(site, ["python3", "-c", _WRITE, POOL, f"volume-{volume.id}", str(mib)])
     cloud.compute.create_volume_attachment(server, volume_id=volume.id)
     storage.wait_for_status(volume, "in-use", ["error"], interval=0.5, wait=PATIENCE_S)
+
+
+@contextmanager
+def extended(found: tidy.Vnf, gib: int) -> Iterator[None]:
+    """Have the data volumes be of a size; the VNF is removed in the end, as none can shrink."""
+    data = [v for s in found.servers for v in s["volumes"][1:] if v["size"] < gib]
+    if not data:
+        yield
+        return
+    try:
+        for volume in data:
+            path = f"/volumes/{volume['id']}"
+            site = found.primary
+            site.volume.post(f"{path}/action", json={"os-extend": {"new_size": gib}})
+
+            def size(path: str = path, site: Cloud = site) -> str:
+                return str(site.volume.get(path).json()["volume"]["size"])
+
+            until(size, str(gib), f"volume {volume['name']}", PATIENCE_S)
+        yield
+    finally:
+        canary.remove(SITES[found.primary.name])

@@ -185,25 +185,35 @@ class NovaApi(Service):
         wsgi.check_answers(site.url(PORT, "/"))
 
 
-class NovaControl(Service):
-    """Conductor and scheduler, which nova-compute needs from its first second."""
+class NovaConductor(Service):
+    """nova-compute needs it from its first second."""
 
-    name = "nova-control"
+    name = "nova-conductor"
     after = ("nova-schema", "rabbitmq")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [
-            Program(name, daemon(name, _conf(site)))
-            for name in ("nova-conductor", "nova-scheduler")
-        ]
+        return [Program(self.name, daemon(self.name, _conf(site)))]
 
     def check_ready(self, site: Site) -> None:
-        rpc.check_served(site, "conductor", "scheduler")
+        rpc.check_served(site, "conductor")
+
+
+class NovaScheduler(Service):
+    """Looks for the endpoint of Placement once, when it starts."""
+
+    name = "nova-scheduler"
+    after = ("nova-schema", "rabbitmq", "nova-api", "placement")
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        return [Program(self.name, daemon(self.name, _conf(site)))]
+
+    def check_ready(self, site: Site) -> None:
+        rpc.check_served(site, "scheduler")
 
 
 class NovaCompute(Service):
     name = "nova-compute"
-    after = ("nova-control", "nova-api", "placement", "libvirt", "ovs", "ceph")
+    after = ("nova-conductor", "nova-api", "placement", "libvirt", "ovs", "ceph")
 
     def programs(self, site: Site) -> Sequence[Program]:
         command = daemon("nova-compute", _compute_conf(site))
@@ -228,6 +238,7 @@ class NovaCompute(Service):
 SERVICES: Sequence[Service] = (
     Schema("nova", ["nova_api", "nova", "nova_cell0"], configure, _migrate),
     NovaApi(),
-    NovaControl(),
+    NovaConductor(),
+    NovaScheduler(),
     NovaCompute(),
 )
