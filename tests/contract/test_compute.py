@@ -335,6 +335,31 @@ def test_a_quota_that_is_exhausted_refuses_with_403_and_says_which(
     assert error.reason == f"Quota exceeded for instances: {used}"
 
 
+def test_more_metadata_than_the_quota_is_refused_with_403(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
+    volume = things.volume(imageRef=image["id"])
+    server = things.server(volume, metadata={"first": "1"})["id"]
+    path = f"/os-quota-sets/{site.project_id}"
+    limit = site.compute.quota(site.project_id)["metadata_items"]["limit"]
+    too_much = server_body(site, disk(volume), metadata={"a": "1", "b": "2", "c": "3"})
+    try:
+        compute(site).call("PUT", path, {"quota_set": {"metadata_items": 2}})
+        boots = refused(lambda: site.compute.create_server(too_much))
+        site.compute.mark_server(server, {"second": "2"})
+        marks = refused(lambda: site.compute.mark_server(server, {"third": "3"}))
+        site.compute.mark_server(server, {"first": "another"})  # no item more
+    finally:
+        compute(site).call("PUT", path, {"quota_set": {"metadata_items": limit}})
+    for error in (boots, marks):
+        assert (error.status, error.reason) == (
+            403,
+            "Maximum number of metadata items exceeds 2",
+        )
+    metadata = there(site.compute.server(server))["metadata"]
+    assert metadata == {"first": "another", "second": "2"}
+
+
 @pytest.mark.core
 def test_quotas_tell_limit_use_and_reservations(site: Site, machine: Machine) -> None:
     quota = site.compute.quota(site.project_id)

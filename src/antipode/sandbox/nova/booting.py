@@ -46,6 +46,7 @@ class Booting(Part):
     async def _create(self, call: Call) -> Json:
         wanted = call.part("server")
         flavor = self._flavors.wanted(str(wanted.get("flavorRef")))
+        self._servers.refuse_metadata(call.caller.project_id, wanted.get("metadata") or {})
         self._servers.reserve(call.caller.project_id, flavor)
         keypair = wanted.get("key_name")
         if keypair and not self._keypairs.has(call.caller, keypair):

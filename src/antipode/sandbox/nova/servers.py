@@ -194,8 +194,10 @@ class Servers(Part):
 
     async def _add_metadata(self, call: Call, item: str) -> Json:
         server = self._with_metadata(call, item, "update_instance_metadata")
-        self.table.keep(server, metadata={**server["metadata"], **call.part("metadata")})
-        return {"metadata": server["metadata"]}
+        metadata = {**server["metadata"], **call.part("metadata")}
+        self.refuse_metadata(call.caller.project_id, metadata)
+        self.table.keep(server, metadata=metadata)
+        return {"metadata": metadata}
 
     async def _remove_metadata(self, call: Call, item: str, key: str) -> None:
         server = self._with_metadata(call, item, "delete_instance_metadata")
@@ -362,6 +364,11 @@ class Servers(Part):
                 f"{over.limit} {over.name}"
             )
             raise Refused(403, f"Quota exceeded for {over.name}: {words}")
+
+    def refuse_metadata(self, project: str, metadata: Json) -> None:
+        """Refuse with 403 that one server has more metadata than the quota of a project allows."""
+        if over := self._quotas.exceeded(project, {"metadata_items": len(metadata)}):
+            raise Refused(403, f"Maximum number of metadata items exceeds {over.limit}")
 
 
 def says_yes(value: object) -> bool:
