@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -331,6 +332,130 @@ def test_a_floating_ip_leads_to_an_address_only_through_a_router(
     assert error.status == 404
     (found,) = [f for f in site.networks.floating_ips() if f["id"] == floating]
     assert (found["floating_ip_address"], found["port_id"]) == ("203.0.113.77", None)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A floating IP, and a port that a router has between them."""
+
+    floating: str
+    port: Json
+    subnet: str
+    address: str = "10.78.0.66"
+    public_address: str = "203.0.113.78"
+
+
+def outside(site: Site, things: Things) -> Outside:
+    api = network(site)
+
+    def make(kind: str, path: str, **wanted: Any) -> Json:
+        made: Json = api.post(path, {kind: wanted})[kind]
+        things.removals.append(lambda: api.delete(f"{path}/{made['id']}"))
+        return made
+
+    public = make("network", "/networks", name=things.name("public"), **{"router:external": True})
+    pool = {"network_id": public["id"], "cidr": "203.0.113.0/24", "ip_version": 4}
+    api.post("/subnets", {"subnet": {**pool, "enable_dhcp": False}})
+    inner = make("network", "/networks", name=things.name("inner"))
+    subnet = {"network_id": inner["id"], "cidr": "10.78.0.0/24", "ip_version": 4}
+    subnet_id = api.post("/subnets", {"subnet": {**subnet, "enable_dhcp": False}})["subnet"]["id"]
+    gateway = {"network_id": public["id"]}
+    router = make("router", "/routers", name=things.name(), external_gateway_info=gateway)["id"]
+    body = {"subnet_id": subnet_id}
+    api.call("PUT", f"/routers/{router}/add_router_interface", body)
+    things.removals.append(
+        lambda: api.call("PUT", f"/routers/{router}/remove_router_interface", body)
+    )
+    fixed = [{"ip_address": Outside.address}]
+    port = make("port", "/ports", network_id=inner["id"], name=things.name(), fixed_ips=fixed)
+    of_public = {"floating_network_id": public["id"]}
+    wanted = {**of_public, "floating_ip_address": Outside.public_address}
+    return Outside(make("floatingip", "/floatingips", **wanted)["id"], port, subnet_id)
+
+
+def forwarding_of(there: Outside, **changes: Any) -> Json:
+    return {
+        "port_forwarding": {
+            "protocol": "tcp",
+            "internal_port_id": there.port["id"],
+            "internal_ip_address": there.address,
+            "internal_port": 22,
+            "external_port": 2022,
+            **changes,
+        }
+    }
+
+
+def floating_ip(site: Site, floating: str) -> Json:
+    (found,) = [f for f in site.networks.floating_ips() if f["id"] == floating]
+    return found
+
+
+def test_a_floating_ip_tells_its_port_forwardings_and_leads_to_no_port(
+    site: Site, things: Things
+) -> None:
+    need(site, "floating-ip-port-forwarding")
+    api, there = network(site), outside(site, things)
+    path = f"/floatingips/{there.floating}/port_forwardings"
+    assert floating_ip(site, there.floating).get("port_forwardings") == []
+    made = api.post(path, forwarding_of(there))["port_forwarding"]
+    described = {"protocol": "tcp", "internal_port_id": there.port["id"]}
+    described |= {"internal_ip_address": there.address, "internal_port": 22, "external_port": 2022}
+    assert {k: made[k] for k in described} == described
+    assert [f["id"] for f in api.get(path)["port_forwardings"]] == [made["id"]]
+    shown = api.get(f"{path}/{made['id']}")["port_forwarding"]
+    assert {k: shown[k] for k in described} == described
+    found = floating_ip(site, there.floating)
+    (rule,) = found["port_forwardings"]
+    assert described | rule == {**described, "id": made["id"]}
+    assert (found["port_id"], found["fixed_ip_address"]) == (None, None)
+
+    api.delete(f"{path}/{made['id']}")
+    assert api.get(path)["port_forwardings"] == []
+    assert floating_ip(site, there.floating)["port_forwardings"] == []
+    assert refused(lambda: api.get(f"{path}/{made['id']}")).status == 404
+
+
+def test_what_forwards_ports_leads_nowhere_else_and_is_not_deleted(
+    site: Site, things: Things
+) -> None:
+    need(site, "floating-ip-port-forwarding")
+    api, there = network(site), outside(site, things)
+    path = f"/floatingips/{there.floating}/port_forwardings"
+    made = api.post(path, forwarding_of(there))["port_forwarding"]["id"]
+
+    def is_refused(**changes: Any) -> int:
+        return refused(partial(api.post, path, forwarding_of(there, **changes))).status
+
+    assert is_refused(internal_port=23) == 400  # the external port is taken
+    assert is_refused(external_port=2023) == 400  # and so is the internal one
+    assert is_refused(internal_port=23, external_port=23, internal_ip_address="10.78.0.67") == 400
+    assert is_refused(internal_port=23, external_port=70000) == 400
+    associate = partial(site.networks.associate, there.floating, there.port["id"], there.address)
+    assert refused(associate).status == 409
+    assert refused(lambda: api.delete(f"/floatingips/{there.floating}")).status == 409
+    api.delete(f"{path}/{made}")
+    associate()
+    assert is_refused() == 409  # it leads to a port as a whole
+
+
+def test_port_forwardings_go_with_their_port_and_only_they_tell_ranges(
+    site: Site, things: Things
+) -> None:
+    need(site, "floating-ip-port-forwarding")
+    need(site, "floating-ip-port-forwarding-port-ranges")
+    api, there = network(site), outside(site, things)
+    path = f"/floatingips/{there.floating}/port_forwardings"
+    wanted = {"protocol": "udp", "internal_port_id": there.port["id"]}
+    wanted |= {"internal_ip_address": there.address}
+    ranges = {"internal_port_range": "5000:5009", "external_port_range": "6000:6009"}
+    made = api.post(path, {"port_forwarding": {**wanted, **ranges}})["port_forwarding"]
+    assert {k: made[k] for k in ranges} == ranges
+    (rule,) = floating_ip(site, there.floating)["port_forwardings"]
+    assert rule["protocol"] == "udp"
+    assert not {"internal_port", "external_port", *ranges} & rule.keys()
+    site.networks.delete_port(there.port["id"])
+    assert floating_ip(site, there.floating)["port_forwardings"] == []
 
 
 # ---- networks and security groups that are created ----

@@ -489,6 +489,16 @@ def test_port_forwardings_are_named_as_lost(
     assert len(discover(BARE, here.site).not_carried) == (1 if names_port else 0)
 
 
+def test_a_forwarding_of_a_range_of_ports_is_named_without_them(here: FakeCloud) -> None:
+    public(here, "203.0.113.9", None)
+    address = here.ports["port-id-db"]["fixed_ips"][0]["ip_address"]
+    rule = {"protocol": "udp", "internal_ip_address": address, "internal_port_id": "port-id-db"}
+    here.floating_ips[0]["port_forwardings"] = [rule]
+    (said,) = discover(BARE, here.site).not_carried
+    assert f"udp to {address} of server db" in said
+    assert "None" not in said
+
+
 # The order of the interfaces.
 
 

@@ -446,10 +446,12 @@ def _forwardings(
                 rule.get(f"{side}_port") or rule.get(f"{side}_port_range")
                 for side in ("external", "internal")
             )
+            # of a range of ports Neutron tells with the floating IP only that it is there
+            what = f"port {outer}/{rule.get('protocol')}" if outer else f"{rule.get('protocol')}"
+            where = f"{address}:{inner}" if inner else address
             yield (
-                f"floating IP {floating['floating_ip_address']} forwards port"
-                f" {outer}/{rule.get('protocol')} to {address}:{inner} of {labels[port]}: port"
-                " forwardings do not come back; add it by hand"
+                f"floating IP {floating['floating_ip_address']} forwards {what} to {where} of"
+                f" {labels[port]}: port forwardings do not come back; add it by hand"
             )
 
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 
 from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.http import Call, Part, Refused, Route, public
+from antipode.sandbox.neutron.port_forwardings import PortForwardings
 from antipode.sandbox.neutron.resources import find, listed, sees
 
 
@@ -27,6 +28,7 @@ class FloatingIps(Part):
         self._subnets = subnets
         self._ports = ports
         self._now = now
+        self.forwardings = PortForwardings(database, self._floating, ports, self._router_between)
 
     def routes(self) -> Sequence[Route]:
         floating, routers = "/v2.0/floatingips", "/v2.0/routers"
@@ -39,6 +41,7 @@ class FloatingIps(Part):
             Route("POST", routers, self._create_router, 201),
             Route("DELETE", f"{routers}/{{item}}", self._delete_router, 204),
             Route("PUT", f"{routers}/{{item}}/add_router_interface", self._add_interface),
+            Route("PUT", f"{routers}/{{item}}/remove_router_interface", self._remove_interface),
         ]
 
     def _view(self, floating: Json) -> Json:
@@ -46,7 +49,9 @@ class FloatingIps(Part):
         shown = public(floating)
         if shown["port_id"] and shown["port_id"] not in self._ports:
             shown |= {"port_id": None, "fixed_ip_address": None, "router_id": None}
-        return {**shown, "status": "ACTIVE" if shown["port_id"] else "DOWN"}
+        shown |= self.forwardings.with_floating_ip(floating["id"])
+        leads = shown["port_id"] or shown["port_forwardings"]
+        return {**shown, "status": "ACTIVE" if leads else "DOWN"}
 
     async def _list(self, call: Call) -> Json:
         seen = (self._view(f) for f in self._floating if sees(call.caller, f))
@@ -75,7 +80,6 @@ class FloatingIps(Part):
             "dns_name": "",
             "dns_domain": "",
             "qos_policy_id": None,
-            "port_forwardings": [],
             "tags": [],
             "created_at": now,
             "updated_at": now,
@@ -113,6 +117,7 @@ class FloatingIps(Part):
         if wanted.get("port_id") is None:
             floating |= {"port_id": None, "fixed_ip_address": None, "router_id": None}
         else:
+            self.forwardings.refuse_in_use(floating["id"])
             self._lead(call, floating, wanted)
         return {"floatingip": self._view(self._floating.keep(floating))}
 
@@ -123,21 +128,24 @@ class FloatingIps(Part):
         on = next((f["subnet_id"] for f in port["fixed_ips"] if f["ip_address"] == fixed), None)
         if on is None:
             raise Refused(400, f"Port {port['id']} does not have fixed IP {fixed}.", "BadRequest")
-        for router in self._routers:
-            gateway = (router["external_gateway_info"] or {}).get("network_id")
-            if on in router["_subnets"] and gateway == floating["floating_network_id"]:
-                floating |= {
-                    "port_id": port["id"],
-                    "fixed_ip_address": fixed,
-                    "router_id": router["id"],
-                }
-                return
+        router = self._router_between(on, floating["floating_network_id"])
+        if router is not None:
+            floating |= {"port_id": port["id"], "fixed_ip_address": fixed, "router_id": router}
+            return
         raise Refused(
             404,
             f"External network {floating['floating_network_id']} is not reachable from subnet "
             f"{on}.  Therefore, cannot associate Port {port['id']} with a Floating IP.",
             "ExternalGatewayForFloatingIPNotFound",
         )
+
+    def _router_between(self, subnet: str, external: str) -> str | None:
+        """The router with an interface on a subnet and a gateway to an external network."""
+        for router in self._routers:
+            gateway = (router["external_gateway_info"] or {}).get("network_id")
+            if subnet in router["_subnets"] and gateway == external:
+                return str(router["id"])
+        return None
 
     def routers_lead_to(self, network_id: str) -> bool:
         """Whether a router with a gateway has an interface on a network."""
@@ -149,7 +157,9 @@ class FloatingIps(Part):
         )
 
     async def _delete(self, call: Call, item: str) -> None:
-        self._floating.drop(find(call, self._floating, item, "Floating IP")["id"])
+        floating = find(call, self._floating, item, "Floating IP")
+        self.forwardings.refuse_in_use(floating["id"])
+        self._floating.drop(floating["id"])
 
     async def _create_router(self, call: Call) -> Json:
         wanted = call.part("router")
@@ -171,3 +181,15 @@ class FloatingIps(Part):
         subnet = find(call, self._subnets, str(call.body.get("subnet_id")), "Subnet")
         self._routers.keep(router, _subnets=[*router["_subnets"], subnet["id"]])
         return {"id": router["id"], "subnet_id": subnet["id"]}
+
+    async def _remove_interface(self, call: Call, item: str) -> Json:
+        router = find(call, self._routers, item, "Router")
+        subnet = str(call.body.get("subnet_id"))
+        if subnet not in router["_subnets"]:
+            raise Refused(
+                404,
+                f"Router {item} has no interface on subnet {subnet}",
+                "RouterInterfaceNotFoundForSubnet",
+            )
+        self._routers.keep(router, _subnets=[s for s in router["_subnets"] if s != subnet])
+        return {"id": router["id"], "subnet_id": subnet}

@@ -109,7 +109,7 @@ class Neutron(Service):
         floating = FloatingIps(database, self.networks, self.subnets, self.ports, self._now)
         self._lead_to = floating.routers_lead_to
         self._groups = SecurityGroups(database, self.ports, self._reserve, self._now)
-        self.parts = [self._qos, self._trunks, floating, self._groups]
+        self.parts = [self._qos, self._trunks, floating, floating.forwardings, self._groups]
 
     def routes(self) -> Sequence[Route]:
         v2 = "/v2.0"
@@ -198,6 +198,10 @@ class Neutron(Service):
             "qos",
             "trunk",
             "router",
+            "floating-ip-port-forwarding",
+            "expose-port-forwarding-in-fip",
+            "floating-ip-port-forwarding-description",
+            "floating-ip-port-forwarding-port-ranges",
             "port-numa-affinity-policy",
             "uplink-status-propagation",
         )
