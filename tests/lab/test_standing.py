@@ -173,7 +173,6 @@ def test_standing_volumes_hold_what_cinder_restores_also_after_a_killed_mover(
     assert not [s for s in cloud.block_storage.snapshots() if s.volume_id in now]
 
 
-@pytest.mark.unseen
 def test_a_drill_boots_from_clones_and_leaves_what_stands(standing: Standing) -> None:
     before = there(standing.desk)
     drilled = standing.desk.ask("drill", VNF, "--yes")
@@ -197,7 +196,6 @@ def test_an_aborted_failover_gives_back_what_stands(standing: Standing, site_b: 
     assert held(standing.desk) == before
 
 
-@pytest.mark.unseen
 def test_a_failover_of_a_silent_site_boots_from_what_stands(
     standing: Standing, site_a: Site, site_b: Site
 ) -> None:
@@ -220,7 +218,6 @@ def served(site: Site) -> set[str]:
     return {a.volume_id for s in compute.servers() for a in compute.volume_attachments(s)}
 
 
-@pytest.mark.unseen
 def test_a_mover_that_was_stopped_and_lives_again_writes_nothing_that_a_server_has(
     tmp_path: Path, vnf_file: Callable[..., Path], site_a: Site, site_b: Site
 ) -> None:

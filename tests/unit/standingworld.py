@@ -43,6 +43,7 @@ class Fate:
         self.kill_at: int | None = None
         self.is_dead = False
         self.on_deed: Callable[[str], None] = lambda what: None
+        self._one_by_one = threading.Lock()
 
     @contextmanager
     def deed(self, what: str) -> Iterator[None]:
@@ -51,11 +52,13 @@ class Fate:
         self.pass_by(f"after {what}")
 
     def pass_by(self, what: str) -> None:
-        if self.is_dead:
-            raise Killed
-        self.deeds.append(what)
+        with self._one_by_one:
+            if self.is_dead:
+                raise Killed
+            self.deeds.append(what)
+            number = len(self.deeds)
         self.on_deed(what)
-        if self.kill_at == len(self.deeds):
+        if self.kill_at == number:
             self.is_dead = True
             raise Killed
 
@@ -91,6 +94,8 @@ class World:
         self.may_revert = True
         self.missing = ""
         self.numbers = iter(range(1, 10000))
+        self.at_once = 1
+        """as `Hands.at_once`; one, so that deeds come in one order"""
         self.volumes = self.attachments = self.watch = self
         self.snapshot_watch = _SnapshotWatch()
         self.chains = {s: Chained(self.store, BLOCK, 4 * BLOCK, volume=s) for s in SOURCES}
@@ -299,7 +304,15 @@ class World:
 
     def hands(self, now: float = 1e9) -> Hands:
         site = cast(Any, _Site(self))
-        return Hands(site, VNF, self, Unrecorded(), now=lambda: now, afterwards=site)
+        return Hands(
+            site,
+            VNF,
+            self,
+            Unrecorded(),
+            now=lambda: now,
+            afterwards=site,
+            at_once=self.at_once,
+        )
 
     def shown_as_good(self) -> list[tuple[str, str]]:
         """Source and backup of each volume that says that it holds one; each does."""

@@ -54,20 +54,22 @@ def deeds_of_an_apply(folder: Path, helper: str | None) -> int:
 
 
 @pytest.mark.parametrize(
-    ("then", "host", "helper"),
+    ("then", "host", "helper", "at_once"),
     [
-        *((then, host, None) for then in ("again", "forward", "back") for host in HOSTS),
-        ("again", "same", HELPER),
-        ("forward", "another", HELPER),
+        *((then, host, None, 1) for then in ("again", "forward", "back") for host in HOSTS),
+        *(("again", host, None, 8) for host in HOSTS),
+        ("again", "same", HELPER, 1),
+        ("forward", "another", HELPER, 1),
     ],
 )
 def test_a_process_that_is_killed_anywhere_leaves_nothing_wrong_that_is_shown_as_good(
-    then: str, host: str, helper: str | None, tmp_path: Path
+    then: str, host: str, helper: str | None, at_once: int, tmp_path: Path
 ) -> None:
     for deed in range(1, deeds_of_an_apply(tmp_path / "count", helper) + 1):
         folder = tmp_path / f"{deed}"
         world, first, second = standing_world(folder, helper)
         world.fate.revive()
+        world.at_once = at_once
         world.fate.kill_at = deed
         with pytest.raises(Killed):
             bring(world.hands(), second, world.store)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, Stopped
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
 LOG = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 TIMEOUT_S = 3600.0
 CALL_S = 60.0
 STOPS_WITHIN_S = 10.0
@@ -117,6 +120,8 @@ class Hands:
     """the site for what is done though the run is to stop"""
     settles_s: float = TIMEOUT_S
     """how long a volume is waited for that something still has"""
+    at_once: int = 8
+    """volumes for which calls are made at once"""
 
 
 @dataclass
@@ -167,7 +172,8 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
             _retire(h, other.id)
     if None in chosen.values():
         _remove_retired(h, Brought())  # the quota may have no room for both
-    standing = {w.source: chosen[w.source] or _made(h, w) for w in wants}
+    found = _for_each(h, wants, lambda w: chosen[w.source] or _made(h, w))
+    standing = {w.source: s for w, s in zip(wants, found, strict=True)}
     behind = [w for w in wants if standing[w.source].holds != w.backup or _is_due(h, standing, w)]
     same = [w for w in behind if _is_unchanged(h, standing, w)]
     if changed := [w for w in behind if w not in same]:
@@ -401,12 +407,24 @@ def _note_unchanged(h: Hands, volumes: Iterable[tuple[Want, Standing]]) -> None:
     Raises:
         ResourceFailed: another process has claimed one meanwhile.
     """
-    for want, standing in volumes:
+
+    def note(volume: tuple[Want, Standing]) -> None:
+        want, standing = volume
         claim = released(new_claim())
         must_be_as(again(h, standing.id), standing)
         if _claimed(h, standing, claim).holds is None:
             raise ResourceFailed(f"standing volume {standing.id} was claimed meanwhile")
         h.site.volumes.merge_metadata(standing.id, {HOLDS: f"{want.backup}@{claim}"})
+
+    _for_each(h, volumes, note)
+
+
+def _for_each(h: Hands, items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result]:
+    """Do the same for several volumes at once. The first failure is raised when none is under way
+    any more; those that have not begun then do not begin.
+    """
+    with ThreadPoolExecutor(h.at_once, "standing") as pool:
+        return list(pool.map(work, items))
 
 
 def _made(h: Hands, want: Want) -> Standing:
@@ -447,16 +465,22 @@ def _snapshots(h: Hands, volumes: Sequence[tuple[Want, Standing]]) -> dict[str, 
     known = [s for s in kept.values() if s.holds is not None and s.snapshot_holds != s.holds]
     if not known:
         return kept
+    begun: dict[str, str] = {}
+
+    def begin(standing: Standing) -> None:
+        begun[standing.id] = h.site.volumes.create_snapshot(
+            standing.id, f"antipode keeps it for {h.vnf}", {OF_SNAPSHOT: standing.id}, CALL_S
+        )
+
+    def keep(standing: Standing) -> None:
+        made = begun[standing.id]
+        must_be_as(again(h, standing.id), standing)
+        h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: f"{made}@{standing.holds}"})
+        kept[standing.source] = replace(standing, snapshot=made, snapshot_holds=standing.holds)
+
     with h.timeline.step(StandingSteps.SNAPSHOT, h.vnf) as step:
-        begun: dict[str, str] = {}
         try:
-            for standing in known:
-                begun[standing.id] = h.site.volumes.create_snapshot(
-                    standing.id,
-                    f"antipode keeps it for {h.vnf}",
-                    {OF_SNAPSHOT: standing.id},
-                    CALL_S,
-                )
+            _for_each(h, known, begin)
             h.site.volumes.snapshot_watch.wait_for(
                 list(begun.values()), timeout_s=TIMEOUT_S, tell=step.waits_for
             )
@@ -467,11 +491,7 @@ def _snapshots(h: Hands, volumes: Sequence[tuple[Want, Standing]]) -> dict[str, 
                 with suppress(AntipodeError):
                     h.site.volumes.delete_snapshot(snapshot)
             raise
-        for standing in known:
-            made = begun[standing.id]
-            must_be_as(again(h, standing.id), standing)
-            h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: f"{made}@{standing.holds}"})
-            kept[standing.source] = replace(standing, snapshot=made, snapshot_holds=standing.holds)
+        _for_each(h, known, keep)
         step.result(snapshots=len(begun))
     return kept
 
@@ -505,18 +525,20 @@ def _written_now(
     lock.prepare(h.mover.locks / claim)
     jobs: list[VolumeJob] = []
     held: dict[str, str | None] = {}
+
+    def claimed(want: Want) -> None:
+        known = _claimed(h, standing[want.source], claim)
+        held[known.id] = known.holds
+        jobs.append(_job(h, want, known, claim))
+
     with h.timeline.step(StandingSteps.WRITE, h.vnf) as step:
         try:
-            for want in wants:
-                known = _claimed(h, standing[want.source], claim)
-                held[known.id] = known.holds
-                jobs.append(_job(h, want, known, claim))
+            _for_each(h, wants, claimed)
             found = h.mover.carry(claim, jobs, at_once, h.go_on)
         except BaseException:
             _release(h, jobs)
             raise
-        for job in jobs:
-            _note(h, job, found[job.volume], held[job.volume])
+        _for_each(h, jobs, lambda job: _note(h, job, found[job.volume], held[job.volume]))
         step.result(
             volumes=len(jobs),
             failed=sum(not o.is_done for o in found.values()),
@@ -600,16 +622,23 @@ def _release(h: Hands, jobs: Sequence[VolumeJob]) -> None:
 def _forget_snapshots(h: Hands, done: Brought) -> None:
     """Delete the snapshots of what the volumes held before."""
     ours = {s.id: s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same}
-    for standing in ours.values():
-        if standing.snapshot is not None:
-            h.site.volumes.merge_metadata(standing.id, {SNAPSHOT: NO_SNAPSHOT})
-    for snapshot in h.site.volumes.snapshots():
-        if snapshot["metadata"].get(OF_SNAPSHOT) in ours and snapshot["status"] != "deleting":
-            left_if_refused(
-                done.left,
-                f"snapshot {snapshot['id']}",
-                partial(h.site.volumes.delete_snapshot, snapshot["id"]),
-            )
+    _for_each(
+        h,
+        [s.id for s in ours.values() if s.snapshot is not None],
+        lambda volume: h.site.volumes.merge_metadata(volume, {SNAPSHOT: NO_SNAPSHOT}),
+    )
+    of_ours = [
+        s["id"]
+        for s in h.site.volumes.snapshots()
+        if s["metadata"].get(OF_SNAPSHOT) in ours and s["status"] != "deleting"
+    ]
+    _for_each(
+        h,
+        of_ours,
+        lambda snapshot: left_if_refused(
+            done.left, f"snapshot {snapshot}", partial(h.site.volumes.delete_snapshot, snapshot)
+        ),
+    )
 
 
 def _retire(h: Hands, volume: str) -> None:
