@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from antipode.sandbox import canary
 from antipode.sandbox.creation import FLAVOR, KEY
@@ -18,6 +19,32 @@ Json = dict[str, Any]
 SERVER = "messy-ünï"
 PATIENCE_S = 600
 """for one resource to become usable"""
+ZONE = "nova"
+"""of Nova and of Cinder, at both sites"""
+TYPES = {"fast": "standard", "radio": "radio-b"}
+"""Volume types of the VNF, and what takes their place."""
+MAP = {
+    "volume_types": TYPES,
+    "flavors": {"messy": "messy-b"},
+    "server_zones": {ZONE: ZONE},
+    "volume_zones": {ZONE: ZONE},
+    "qos_policies": {"gold": "gold-b"},
+}
+"""How names translate in the VNF file, but for networks and floating IPs."""
+SPECS = {"hw_rng:allowed": "True", "vnf:line": "gold"}
+"""Extra specs of the flavor that each Nova takes and no filter of its scheduler asks about."""
+FORMER_BACKUP = "0b6f8a5e-3c11-4c4e-9c39-5b7a2f1d9e02"
+"""Of which Cinder has once restored a volume of the VNF, as its note in the metadata says."""
+
+
+class Kinds(NamedTuple):
+    """The flavor of a server, and the type of its first data volume."""
+
+    flavor: str = FLAVOR
+    volume_type: str = "fast"
+
+
+PLAIN = Kinds()
 
 
 class Cloud:
@@ -25,6 +52,16 @@ class Cloud:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+
+    def hints(self, server: str) -> Json:
+        """The scheduler hints of a server but for its group; none where Nova does not tell them."""
+        path = f"/servers/{server}"
+        answer = self._connection.compute.request(path, method="GET", microversion="2.100")
+        if answer.status_code == 406:
+            return {}
+        assert answer.ok, answer.text
+        hints: Json = answer.json()["server"]["scheduler_hints"]
+        return {name: words for name, words in hints.items() if name != "group"}
 
     def image(self, name: str) -> str:
         """The id of an image."""
@@ -72,6 +109,24 @@ class Cloud:
         rows = self.ask("compute", "GET", "/flavors")["flavors"]
         return next(str(row["id"]) for row in rows if row["name"] == name)
 
+    def make_flavor(self, name: str, **wanted: int) -> None:
+        """A flavor with extra specs, if it is not there."""
+        if name in {f["name"] for f in self.ask("compute", "GET", "/flavors")["flavors"]}:
+            return
+        body = {"flavor": {"name": name, "vcpus": 1, "ram": 192, "disk": 0, **wanted}}
+        made = self.ask("compute", "POST", "/flavors", body)["flavor"]["id"]
+        specs = {"extra_specs": SPECS}
+        self.ask("compute", "POST", f"/flavors/{made}/os-extra_specs", specs)
+
+    def make_volume_type(self, name: str) -> None:
+        """A volume type of the backend of the others, if it is not there."""
+        kinds = self.ask("volume", "GET", "/types")["volume_types"]
+        if name not in {kind["name"] for kind in kinds}:
+            key = "volume_backend_name"
+            backend = next(k["extra_specs"][key] for k in kinds if key in k["extra_specs"])
+            body = {"volume_type": {"name": name, "extra_specs": {key: backend}}}
+            self.ask("volume", "POST", "/types", body)
+
     def volume(self, **wanted: Any) -> str:
         answer = self.ask("volume", "POST", "/volumes", {"volume": {"size": 1, **wanted}})
         volume_id = str(answer["volume"]["id"])
@@ -93,6 +148,8 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
     Args:
         suffix: of the names at this site.
     """
+    cloud.make_flavor(f"messy{suffix}", swap=16)
+    cloud.make_volume_type(f"radio{suffix}")
     made: dict[str, str] = {}
     for name, cidr in (("signalling", "10.8.0.0/24"), ("vlan", "10.9.0.0/24")):
         network = cloud.make("network", "/networks", name=f"{name}{suffix}")
@@ -223,12 +280,12 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
             port_id=port,
             fixed_ip_address=fixed,
         )
-    boot(cloud, SERVER, [first, bare, third, *others])
+    boot(cloud, SERVER, [first, bare, third, *others], Kinds("messy", "radio"))
     # Nova has given each port the name of the server; Neutron takes another one afterwards only
     cloud.network("PUT", f"/ports/{third['id']}", {"port": {"dns_name": "radio"}})
 
 
-def boot(cloud: Cloud, name: str, ports: list[Json]) -> None:
+def boot(cloud: Cloud, name: str, ports: list[Json], kinds: Kinds = PLAIN) -> None:
     image = cloud.image(NAME)
     cloud.ask("compute", "POST", "/os-keypairs", {"keypair": {"name": "messy", "public_key": KEY}})
     group = cloud.ask(
@@ -239,14 +296,20 @@ def boot(cloud: Cloud, name: str, ports: list[Json]) -> None:
     )["server_group"]["id"]
     disks = [
         cloud.volume(name="messy-root", imageRef=image, description="boots"),
-        cloud.volume(name="messy-data", volume_type="fast", metadata={"kind": "dätä"}),
+        cloud.volume(
+            name="messy-data",
+            volume_type=kinds.volume_type,
+            availability_zone=ZONE,
+            metadata={"kind": "dätä", "src_backup_id": FORMER_BACKUP},
+        ),
         cloud.volume(name="", volume_type="fast"),
     ]
     server = {
         "name": name,
         "hostname": "messy",
         "description": "a 'messy' server: ünïcode",
-        "flavorRef": cloud.id_of_flavor(FLAVOR),
+        "flavorRef": cloud.id_of_flavor(kinds.flavor),
+        "availability_zone": ZONE,
         "metadata": {"role": "messy", "long": "x" * 255},
         "tags": ["one", "zwölf"],
         "key_name": "messy",
@@ -265,7 +328,7 @@ def boot(cloud: Cloud, name: str, ports: list[Json]) -> None:
             for index, volume in enumerate(disks)
         ],
     }
-    hints = {"group": group}
+    hints = {"group": group, "rack": "second"}
     made = cloud.ask(
         "compute", "POST", "/servers", {"server": server, "os:scheduler_hints": hints}
     )["server"]["id"]
@@ -318,33 +381,63 @@ def seen(cloud: Cloud, suffix: str = "") -> Json:
             }
         return found
 
-    (server,) = cloud.ask("compute", "GET", "/servers/detail")["servers"]
-    (group,) = cloud.ask("compute", "GET", "/os-server-groups")["server_groups"]
+    groups = cloud.ask("compute", "GET", "/os-server-groups")["server_groups"]
     by_mac = {p["mac_address"]: p for p in rows.values()}
-    nics = cloud.ask("compute", "GET", f"/servers/{server['id']}/diagnostics")["nic_details"]
-    attached = cloud.ask("compute", "GET", f"/servers/{server['id']}/os-volume_attachments")
-    plugged = cloud.ask("compute", "GET", f"/servers/{server['id']}/os-interface")
-    kept = (
-        "name",
-        "description",
-        "tags",
-        "config_drive",
-        "key_name",
-        "status",
-        "locked",
-        "OS-EXT-SRV-ATTR:hostname",
-        "OS-EXT-SRV-ATTR:user_data",
-    )
+
+    def server(row: Json) -> Json:
+        path = f"/servers/{row['id']}"
+        nics = cloud.ask("compute", "GET", f"{path}/diagnostics")["nic_details"]
+        attached = cloud.ask("compute", "GET", f"{path}/os-volume_attachments")
+        plugged = cloud.ask("compute", "GET", f"{path}/os-interface")["interfaceAttachments"]
+        kept = (
+            "name",
+            "description",
+            "tags",
+            "config_drive",
+            "status",
+            "locked",
+            "pinned_availability_zone",
+            "OS-EXT-SRV-ATTR:hostname",
+            "OS-EXT-SRV-ATTR:user_data",
+        )
+        return {
+            **{name: row[name] for name in kept},
+            "metadata": own(row["metadata"]),
+            "key": keypair(cloud, row),
+            "flavor": flavor(row["flavor"], suffix),
+            "hints": cloud.hints(row["id"]),
+            "groups": [(g["name"], g["policy"]) for g in groups if row["id"] in g["members"]],
+            "nics": [port(by_mac[nic["mac_address"]]) for nic in nics],
+            "nic_tags": {rows[i["port_id"]]["name"]: i["tag"] for i in plugged},
+            "volumes": [
+                volume(cloud, a, suffix)
+                for a in sorted(attached["volumeAttachments"], key=by_device)
+            ],
+        }
+
+    servers = cloud.ask("compute", "GET", "/servers/detail")["servers"]
+    vips = [port(p) for p in rows.values() if p["device_owner"] == "vip:hlr"]
     return {
-        **{name: server[name] for name in kept},
-        "metadata": own(server["metadata"]),
-        "flavor": server["flavor"]["original_name"],
-        "group": (group["name"], group["policy"], server["id"] in group["members"]),
-        "nics": [port(by_mac[nic["mac_address"]]) for nic in nics],
-        "nic_tags": {rows[i["port_id"]]["name"]: i["tag"] for i in plugged["interfaceAttachments"]},
-        "volumes": [volume(cloud, a) for a in sorted(attached["volumeAttachments"], key=by_device)],
-        "vips": [port(p) for p in rows.values() if p["device_owner"] == "vip:hlr"],
+        "servers": {row["name"]: server(row) for row in servers},
+        "vips": sorted(vips, key=lambda p: str(p["name"])),
     }
+
+
+def keypair(cloud: Cloud, server: Json) -> tuple[str, ...]:
+    """Name, type and key of the keypair of a server; the name as its owner gave it, and the key
+    without its comment.
+    """
+    path = f"/os-keypairs/{server['key_name']}?user_id={server['user_id']}"
+    found = cloud.ask("compute", "GET", path)["keypair"]
+    name = re.sub("-[0-9a-f]{8}$", "", found["name"])
+    return name, found["type"], *found["public_key"].split()[:2]
+
+
+def flavor(found: Json, suffix: str) -> Json:
+    """The flavor of a server, as it is with it."""
+    kept = ("vcpus", "ram", "disk", "swap", "ephemeral", "extra_specs")
+    name = found["original_name"].removesuffix(suffix)
+    return {"name": name, **{key: found[key] for key in kept}}
 
 
 def own(metadata: Json) -> Json:
@@ -355,10 +448,14 @@ def by_device(attachment: Json) -> str:
     return str(attachment["device"])
 
 
-def volume(cloud: Cloud, attachment: Json) -> Json:
+def volume(cloud: Cloud, attachment: Json, suffix: str) -> Json:
     found = cloud.ask("volume", "GET", f"/volumes/{attachment['volumeId']}")["volume"]
+    former = {there: here for here, there in TYPES.items()} if suffix else {}
+    note = found["metadata"].get("src_backup_id")
+    assert (note == FORMER_BACKUP) == (not suffix and "kind" in found["metadata"])
     return {
-        **{name: found[name] for name in ("size", "bootable")},
+        **{name: found[name] for name in ("size", "bootable", "availability_zone")},
+        "type": former.get(found["volume_type"], found["volume_type"]),
         **{name: found[name] or "" for name in ("name", "description")},
         "metadata": own({k: v for k, v in found["metadata"].items() if k != "src_backup_id"}),
         "image": found.get("volume_image_metadata"),

@@ -368,6 +368,33 @@ def test_quotas_tell_limit_use_and_reservations(site: Site, machine: Machine) ->
         assert quota[name]["in_use"] > 0
 
 
+def test_swap_of_a_flavor_takes_a_device_name_and_a_server_tells_its_specs(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
+    api, specs = compute(site), {"hw_rng:allowed": "True", "vnf:line": "gold"}
+    wanted = {"name": things.name("swaps"), "vcpus": 1, "ram": 192, "disk": 0, "swap": 16}
+    made = api.post("/flavors", {"flavor": wanted})["flavor"]["id"]
+    things.removals.append(lambda: api.delete(f"/flavors/{made}"))
+    api.post(f"/flavors/{made}/os-extra_specs", {"extra_specs": specs})
+    (found,) = [f for f in site.compute.flavors() if f["id"] == made]
+    assert (found["swap"], found["OS-FLV-EXT-DATA:ephemeral"]) == (16, 0)
+    assert found["extra_specs"] == specs
+    root, data = things.volume(imageRef=image["id"]), things.volume()
+    disks = [disk(root), disk(data, -1)]
+    server = things.server(root, flavorRef=made, block_device_mapping_v2=disks)
+    shown = there(site.compute.server(server["id"]))["flavor"]
+    assert {k: shown[k] for k in ("swap", "ephemeral", "extra_specs")} == {
+        "swap": 16,
+        "ephemeral": 0,
+        "extra_specs": specs,
+    }
+    attached = site.compute.attachments(server["id"])
+    assert {a["volumeId"]: a["device"] for a in attached} == {
+        root["id"]: "/dev/vda",
+        data["id"]: "/dev/vdc",
+    }
+
+
 def test_flavors_have_what_a_plan_compares(site: Site) -> None:
     assert {"id", "name", "vcpus", "ram", "disk"} <= set(flavor(site))
 

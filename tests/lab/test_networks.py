@@ -22,7 +22,7 @@ from lab.waiting import wait_until
 from lab.witness import is_frozen
 from tests import created_networks
 from tests.lab import with_extra
-from tests.messy import SERVER, Cloud, Json, furnish, messy, seen
+from tests.messy import MAP, SERVER, Cloud, Json, furnish, messy, seen
 
 pytestmark = pytest.mark.lab
 VNF, SUFFIX = "messy", "-b"
@@ -112,6 +112,23 @@ class LabCloud(Cloud):
         for group in self.ask("compute", "GET", "/os-server-groups")["server_groups"]:
             if group["name"] == "apart":
                 self.ask("compute", "DELETE", f"/os-server-groups/{group['id']}")
+        for flavor in self.ask("compute", "GET", "/flavors")["flavors"]:
+            if flavor["name"] in (VNF, f"{VNF}{SUFFIX}"):
+                self.ask("compute", "DELETE", f"/flavors/{flavor['id']}")
+        for kind in self.ask("volume", "GET", "/types")["volume_types"]:
+            if kind["name"] in ("radio", f"radio{SUFFIX}"):
+                self._remove_type(kind)
+
+    def _remove_type(self, kind: Json) -> None:
+        """Remove a volume type once its volumes are gone; one that others have stays."""
+
+        def of_it() -> list[str]:
+            rows = self.ask("volume", "GET", "/volumes/detail")["volumes"]
+            return [v["status"] for v in rows if v["volume_type"] == kind["name"]]
+
+        wait_until(lambda: "deleting" not in of_it(), "its volumes are gone", PATIENCE_S, 1)
+        if not of_it():
+            self.ask("volume", "DELETE", f"/types/{kind['id']}")
 
 
 @pytest.fixture
@@ -136,9 +153,8 @@ def desk_of(
     """
     desk = Desk(folder / "desk", f"antipode-test-{time.time_ns()}")
     mapping = {
+        **MAP,
         "networks": {name: f"{name}{SUFFIX}" for name in mapped},
-        "volume_types": {"fast": "standard"},
-        "qos_policies": {"gold": f"gold{SUFFIX}"},
         "floating_ips": PUBLIC,
     }
     members = [{"server": SERVER, "user_data": "keep"}]

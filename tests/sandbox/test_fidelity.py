@@ -12,7 +12,7 @@ import pytest
 from antipode.sandbox import canary, desk
 from antipode.sandbox.supervision import Sandbox
 from tests import messy as messy_vnf
-from tests.messy import SERVER, Json, boot, furnish, messy, seen
+from tests.messy import MAP, SERVER, Json, boot, furnish, messy, seen
 from tests.sandbox.conftest import BACKUP, LATENCY, PRIMARY, World
 
 __all__ = ["Json", "boot"]
@@ -42,12 +42,7 @@ def know(world: World, **mapping: Any) -> None:
     world.know(
         vnf="messy",
         members=[{"server": SERVER, "user_data": "keep"}],
-        map={
-            "networks": names,
-            "volume_types": {"fast": "standard"},
-            "qos_policies": {"gold": "gold-b"},
-            **mapping,
-        },
+        map={**MAP, "networks": names, **mapping},
     )
 
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from antipode.sandbox.database import Database, Json
 from antipode.sandbox.http import Call, Part, Refused, Route, Version, page
 
+EPHEMERAL = "OS-FLV-EXT-DATA:ephemeral"
+"""The size of a disk in GiB that ends with its server."""
+
 
 class Flavors(Part):
     def __init__(self, database: Database) -> None:
@@ -23,6 +26,7 @@ class Flavors(Part):
             Route("GET", f"{flavors}/{{item}}", self._show),
             Route("DELETE", f"{flavors}/{{item}}", self._delete, 202, admin=True),
             Route("GET", f"{flavors}/{{item}}/os-extra_specs", self._specs),
+            Route("POST", f"{flavors}/{{item}}/os-extra_specs", self._add_specs, admin=True),
         ]
 
     def __len__(self) -> int:
@@ -65,6 +69,11 @@ class Flavors(Part):
     async def _specs(self, call: Call, item: str) -> Json:
         return {"extra_specs": self._find(item)["extra_specs"]}
 
+    async def _add_specs(self, call: Call, item: str) -> Json:
+        flavor, wanted = self._find(item), call.part("extra_specs")
+        self._flavors.keep(flavor, extra_specs={**flavor["extra_specs"], **wanted})
+        return {"extra_specs": wanted}
+
     async def _create(self, call: Call) -> Json:
         wanted = call.part("flavor")
         if self._flavors.where(lambda f: f["name"] == wanted["name"]):
@@ -73,7 +82,8 @@ class Flavors(Part):
         flavor = self.make(
             wanted["name"], int(wanted["vcpus"]), int(wanted["ram"]), int(wanted["disk"]), flavor_id
         )
-        return {"flavor": self._view(flavor, call.version)}
+        disks = {name: int(wanted.get(name) or 0) for name in ("swap", EPHEMERAL)}
+        return {"flavor": self._view(self._flavors.keep(flavor, **disks), call.version)}
 
     def make(
         self, name: str, vcpus: int, ram: int, disk: int, flavor_id: str | None = None
@@ -88,7 +98,7 @@ class Flavors(Part):
             "swap": 0,
         }
         flavor |= {
-            "OS-FLV-EXT-DATA:ephemeral": 0,
+            EPHEMERAL: 0,
             "OS-FLV-DISABLED:disabled": False,
             "os-flavor-access:is_public": True,
         }

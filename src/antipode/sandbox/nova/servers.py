@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from antipode.sandbox.cinder.snapshots import Snapshots
 from antipode.sandbox.cinder.storage import Storage
@@ -19,6 +20,7 @@ from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import Disks, Hypervisor, Machine
 from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page
 from antipode.sandbox.neutron.service import Neutron
+from antipode.sandbox.nova.flavors import EPHEMERAL
 from antipode.sandbox.nova.server_groups import ServerGroups
 from antipode.sandbox.quotas import Quotas
 from antipode.sandbox.work import Work
@@ -131,8 +133,10 @@ class Servers(Part):
             "vcpus": flavor["vcpus"],
             "ram": flavor["ram"],
             "disk": flavor["disk"],
+            "ephemeral": flavor[EPHEMERAL],
+            "swap": flavor["swap"],
+            "extra_specs": flavor["extra_specs"],
         }
-        embedded |= {"ephemeral": 0, "swap": 0, "extra_specs": flavor["extra_specs"]}
         shown: Json = {
             k: v
             for k, v in server.items()
@@ -338,11 +342,12 @@ class Servers(Part):
         """Attach a volume as the next device; `wanted` has its tag, and whether it ends with the
         server.
         """
+        flavor, names = server["_flavor"], [f"/dev/vd{letter}" for letter in ascii_lowercase]
         used = {a["device"] for a in server["_attachments"]}
-        used |= {"/dev/vda"} if server["image"] else set()
-        device = next(
-            d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used
-        )
+        used |= set(names[:1]) if server["image"] else set()
+        # these disks of the hypervisor come after the root disk
+        used |= set(names[1 : 1 + bool(flavor[EPHEMERAL]) + bool(flavor["swap"])])
+        device = next(d for d in names if d not in used)
         row = {
             "id": self._storage.attach(volume, server["id"], device),
             "volume_id": volume["id"],
