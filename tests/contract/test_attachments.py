@@ -238,7 +238,8 @@ def moved(mover: ChildMover, site: Site, volume: str, **wanted: Any) -> Outcome:
     lock.prepare(mover.locks / claim)
     site.volumes.merge_metadata(volume, {CLAIM: claim})
     job = VolumeJob(volume=volume, claim=claim, **wanted)
-    return mover.carry(claim, [job], 1, lambda: None)[volume]
+    with mover.turn(1) as turn:
+        return turn.carry(claim, [job], lambda: None)[volume]
 
 
 @pytest.mark.core

@@ -19,7 +19,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,7 @@ from antipode.model.dns import RecordSet, RecordType
 from antipode.model.plan_file import PlanFile
 from antipode.model.runbook import RunbookStep
 from antipode.mover import lock
+from antipode.mover.child import Turn
 from antipode.mover.job import Outcome, VolumeJob
 from antipode.operations import (
     abort,
@@ -175,11 +176,12 @@ class AskedMover:
     def __init__(self, locks: Path) -> None:
         self.locks = locks
 
-    def turn(self, volumes: int) -> AbstractContextManager[int]:
-        return nullcontext(volumes)
+    @contextmanager
+    def turn(self, volumes: int) -> Iterator[Turn]:
+        yield self
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         assert lock.take(self.locks / claim)
         for job in volumes:

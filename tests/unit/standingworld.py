@@ -9,7 +9,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,8 +21,9 @@ from antipode.model.source import BackupRecord
 from antipode.model.standing import is_taken, read_standing
 from antipode.model.steps import Unrecorded
 from antipode.mover import work
+from antipode.mover.child import Turn
 from antipode.mover.helper import NovaAttached
-from antipode.mover.job import Access, Job, Outcome, VolumeJob
+from antipode.mover.job import Job, Outcome, VolumeJob
 from antipode.recover.standing import Hands, Want, bring
 from tests.unit.chunked import Bytes, Chained, Kept
 
@@ -244,18 +245,18 @@ class World:
 
     # ---- the mover, as `Mover` ----
 
-    def turn(self, volumes: int) -> AbstractContextManager[int]:
+    @contextmanager
+    def turn(self, volumes: int) -> Iterator[Turn]:
         self.fate.pass_by("before turn")
-        return nullcontext(volumes)
+        yield self
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         handle = os.open(self.locks / claim, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            access = Access(site="b", cloud="b", store="s", store_cloud="s")
-            job = Job(access=access, lock=self.locks / claim, at_once=1, volumes=volumes)
+            job = Job(lock=self.locks / claim, at_once=1, volumes=volumes)
             stop = threading.Event()
             found = {
                 o.volume: o for o in work.carry(job, cast(Any, self), self.store, self.attach, stop)

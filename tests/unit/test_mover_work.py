@@ -5,6 +5,7 @@ are another's.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ import pytest
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.attachments import Attachment
-from antipode.errors import InvalidInput, ResourceFailed
+from antipode.errors import InvalidInput, ResourceFailed, Stopped
 from antipode.model.marks import KEY, VOLUME
 from antipode.model.source import BackupRecord
 from antipode.model.standing import CLAIM, HOLDS, STANDING, given_back, is_standing, read_standing
@@ -28,6 +29,7 @@ from antipode.mover.child import ChildMover
 from antipode.mover.device import opened
 from antipode.mover.job import Access, Job, Outcome, VolumeJob
 from antipode.mover.modules import CephModules
+from tests.movers import movers
 from tests.unit.chunked import Bytes, Chained, Kept
 
 SIZE = 40 * 512
@@ -77,11 +79,10 @@ def chain(store: Kept) -> list[BackupRecord]:
 
 
 def carried(cinder: Cinder, store: Kept, *jobs: VolumeJob, stop: bool = False) -> list[Outcome]:
-    access = Access(site="b", cloud="b", store="s", store_cloud="s")
     ends = threading.Event()
     if stop:
         ends.set()
-    job = Job(access=access, lock=Path("lock"), volumes=list(jobs))
+    job = Job(lock=Path("lock"), volumes=list(jobs))
     return list(work.carry(job, cast(Any, cinder), store, cinder.attach, ends))
 
 
@@ -265,11 +266,23 @@ def test_a_mover_that_ends_at_once_says_why_for_each_volume(
     access = Access(site="b", cloud="none-such", store="s", store_cloud="none-such")
     mover = ChildMover(access, tmp_path, nullcontext)
     jobs = [VolumeJob(volume=v, claim="c", chain=chain) for v in ("v", "w")]
-    found = mover.carry("c", jobs, 1, lambda: None)  # its lock was never prepared
+    with mover.turn(2) as turn:
+        found = turn.carry("c", jobs, lambda: None)  # its lock was never prepared
     assert {(o.volume, o.code) for o in found.values()} == {
         ("v", "volume-taken"),
         ("w", "volume-taken"),
     }
+
+
+def test_a_mover_without_a_job_ends_with_its_turn(tmp_path: Path) -> None:
+    access = Access(site="b", cloud="none-such", store="s", store_cloud="none-such")
+    with (
+        pytest.raises(Stopped),
+        ChildMover(access, tmp_path, nullcontext).turn(1),
+    ):
+        assert movers(os.getpid())
+        raise Stopped("the run must stop")
+    assert not movers(os.getpid())
 
 
 def brick_with(monkeypatch: pytest.MonkeyPatch, factory: Callable[..., Any]) -> Any:
@@ -376,7 +389,8 @@ def test_what_a_mover_leaves_in_temporary_files_is_removed(
     )
     access = Access(site="b", cloud="b", store="s", store_cloud="s")
     job = VolumeJob(volume="v", claim="c", chain=chain)
-    found = ChildMover(access, tmp_path, nullcontext).carry("c", [job], 1, lambda: None)
+    with ChildMover(access, tmp_path, nullcontext).turn(1) as turn:
+        found = turn.carry("c", [job], lambda: None)
     assert not found["v"].is_done
     assert not Path(left.read_text()).exists()
 

@@ -329,8 +329,8 @@ class Deployment:
             if party is None:
                 return NoMover(locks, "it is asked to write nothing")
             at_once = settings.at_once
-            turn = self.limits.moves(site.name, party, at_once, urgent=urgent)
-            return ChildMover(access, locks, turn)
+            places = self.limits.moves(site.name, party, at_once, urgent=urgent)
+            return ChildMover(access, locks, places)
         except InvalidInput as error:
             return NoMover(locks, str(error))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process of the mover does: a job on standard input, outcomes on standard output, a line
-each. It stops writing when its input ends.
+"""What a process of the mover does: on standard input the ways to the clouds, and a job when it is
+known; on standard output the outcomes, a line each. It stops writing when its input ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from antipode.cloud import site as cloud_site
+from antipode.cloud.objects import Objects
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.mover import lock
@@ -32,6 +33,8 @@ def main(attached_by: Callable[[Site, Access], Attached]) -> int:
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     try:
+        access = Access.model_validate_json(sys.stdin.readline())
+        hands = _connected(access, attached_by)
         job = Job.model_validate_json(sys.stdin.readline())
     except ValueError as error:
         print(f"the mover was given no job: {error}", file=sys.stderr)
@@ -39,19 +42,26 @@ def main(attached_by: Callable[[Site, Access], Attached]) -> int:
     if not lock.take(job.lock):
         _say([_failed(v.volume, "volume-taken", "the job was taken over") for v in job.volumes])
         return 1
+    if isinstance(hands, AntipodeError):
+        _say([_failed(v.volume, hands.code, str(hands)) for v in job.volumes])
+        return 1
     stop = threading.Event()
     threading.Thread(target=_end_with_input, args=(stop,), name="input", daemon=True).start()
-    access = job.access
+    for outcome in carry(job, *hands, stop):
+        _say([outcome])
+    return 0
+
+
+def _connected(
+    access: Access, attached_by: Callable[[Site, Access], Attached]
+) -> tuple[Site, Objects, Attached] | AntipodeError:
+    """What the volumes are written with, or why they cannot be."""
     try:
         site = cloud_site.connect(access.site, access.cloud)
         store = cloud_site.connect_objects(access.store, access.store_cloud)
-        attached = attached_by(site, access)
+        return site, store, attached_by(site, access)
     except AntipodeError as error:
-        _say([_failed(v.volume, error.code, str(error)) for v in job.volumes])
-        return 1
-    for outcome in carry(job, site, store, attached, stop):
-        _say([outcome])
-    return 0
+        return error
 
 
 def _end_with_input(stop: threading.Event) -> None:

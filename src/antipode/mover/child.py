@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has the mover do a job in a process of its own."""
+"""Has the mover do a job in a process of its own, which starts before the job is known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +20,28 @@ from antipode.mover.job import Access, Job, Outcome, VolumeJob
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.5
-Turn = Callable[[int], AbstractContextManager[int]]
-"""As `Mover.turn`."""
+Places = Callable[[int], AbstractContextManager[int]]
+"""A place among those that are written at once at the site, and how many of so many volumes may be
+written at once.
+"""
 SAID = 2000
 """Characters of the standard error of a mover that are kept, its last ones."""
+
+
+class Turn(Protocol):
+    """A mover's turn."""
+
+    def carry(
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+    ) -> dict[str, Outcome]:
+        """Bring volumes to backups, once; an outcome for each.
+
+        Args:
+            claim: of all volumes; the lock of its name is held by the writer, and was prepared.
+            go_on: called now and then; what it raises ends the mover, and is raised when that has
+                ended.
+        """
+        ...
 
 
 class Mover(Protocol):
@@ -39,26 +57,16 @@ class Mover(Protocol):
         """Why it can write nothing; empty where it can."""
         ...
 
-    def turn(self, volumes: int) -> AbstractContextManager[int]:
-        """A place among those that are written at once at the site, and how many of so many volumes
-        may be written at once. It is waited for before volumes are claimed for a job, as what they
-        hold counts for nothing from then on.
+    def turn(self, volumes: int) -> AbstractContextManager[Turn]:
+        """A place among those that are written at once at the site. It is waited for before volumes
+        are claimed for a job, as what they hold counts for nothing from then on; meanwhile the
+        mover starts.
+
+        Args:
+            volumes: of the job.
 
         Raises:
             Stopped: while waiting, the run was to stop.
-        """
-        ...
-
-    def carry(
-        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
-    ) -> dict[str, Outcome]:
-        """An outcome for each volume; called in the mover's turn.
-
-        Args:
-            claim: of all volumes; the lock of its name is held by the writer, and was prepared.
-            at_once: volumes, as the turn has it.
-            go_on: called now and then; what it raises ends the mover, and is raised when that has
-                ended.
         """
         ...
 
@@ -69,11 +77,12 @@ class NoMover:
     def __init__(self, locks: Path, why: str) -> None:
         self.locks, self.missing = locks, why
 
-    def turn(self, volumes: int) -> AbstractContextManager[int]:
-        return nullcontext(volumes)
+    @contextmanager
+    def turn(self, volumes: int) -> Iterator[Turn]:
+        yield self
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         return {
             v.volume: Outcome(volume=v.volume, code="resource-failed", problem=self.missing)
@@ -86,10 +95,10 @@ class ChildMover:
 
     missing = ""
 
-    def __init__(self, access: Access, locks: Path, turn: Turn) -> None:
+    def __init__(self, access: Access, locks: Path, places: Places) -> None:
         """
         Args:
-            turn: a place of the run among all that have the mover write at the site.
+            places: of the run among all that have the mover write at the site.
 
         Raises:
             InvalidInput: a package of the extra `mover` is not installed, or there is no folder of
@@ -102,54 +111,77 @@ class ChildMover:
         if access.modules is not None and not access.modules.is_dir():
             raise InvalidInput(f"{access.modules}, the `modules` of the mover, is no folder")
         self._access = access
+        self._places = places
         self.locks = locks
-        self.turn = turn
+
+    @contextmanager
+    def turn(self, volumes: int) -> Iterator[Turn]:
+        # where the process is killed, os-brick leaves the key of the storage in a temporary file
+        with (
+            self._places(volumes) as at_once,
+            tempfile.TemporaryDirectory(prefix="antipode-mover-") as folder,
+        ):
+            child = _Child(self._access, self.locks, at_once, folder)
+            try:
+                yield child
+            finally:
+                child.end()
+
+
+class _Child:
+    """`Turn` by a process that has been started for it."""
+
+    def __init__(self, access: Access, locks: Path, at_once: int, folder: str) -> None:
+        self._locks, self._at_once, self._has_job = locks, at_once, False
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", *_program(access)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": folder},
+            start_new_session=True,  # a signal of the terminal is for us, who end it in good order
+        )
+        self._said, self._failed = _Lines(self._process.stdout), _Lines(self._process.stderr)
+        with suppress(BrokenPipeError):  # it says why it has ended when it is to carry
+            self._hand(access)
 
     def carry(
-        self, claim: str, volumes: list[VolumeJob], at_once: int, go_on: Callable[[], None]
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
-        job = Job(access=self._access, lock=self.locks / claim, at_once=at_once, volumes=volumes)
-        return _done(job, go_on)
+        job = Job(lock=self._locks / claim, at_once=self._at_once, volumes=volumes)
+        self._has_job = True
+        try:
+            self._hand(job)
+            _await(self._process, go_on)
+        except BrokenPipeError:
+            pass  # it says below why it has ended
+        finally:
+            self.end()
+        words = self._failed.all()
+        for line in words:
+            LOG.debug("mover: %s", line)
+        outcomes = [Outcome.model_validate_json(line) for line in self._said.all()]
+        found = {outcome.volume: outcome for outcome in outcomes}
+        why = f"the mover has ended with {self._process.returncode}: {' '.join(words)[-SAID:]}"
+        for volume in volumes:
+            if volume.volume not in found:
+                lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
+                found[volume.volume] = lost
+        return found
 
+    def end(self) -> None:
+        """Wait until it has ended, which it does when its input ends."""
+        assert self._process.stdin is not None  # a pipe
+        if not self._has_job:  # it may be waiting for a site, and has touched nothing
+            self._process.kill()
+        with suppress(BrokenPipeError):  # of what it has not read
+            self._process.stdin.close()
+        self._process.wait()
 
-def _done(job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
-    """Do a job in a new process. Where that is killed, os-brick leaves the key of the storage in a
-    temporary file.
-    """
-    with tempfile.TemporaryDirectory(prefix="antipode-mover-") as folder:
-        return _done_in(folder, job, go_on)
-
-
-def _done_in(folder: str, job: Job, go_on: Callable[[], None]) -> dict[str, Outcome]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", *_program(job.access)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": folder},
-        start_new_session=True,  # a signal of the terminal is for us, who end it in good order
-    )
-    said, failed = _Lines(process.stdout), _Lines(process.stderr)
-    assert process.stdin is not None  # a pipe
-    try:
-        process.stdin.write(job.model_dump_json().encode() + b"\n")
-        process.stdin.flush()
-        _await(process, go_on)
-    except BrokenPipeError:
-        process.wait()  # it says below why it has ended
-    finally:
-        process.stdin.close()  # it ends by that, if it has not ended yet
-        process.wait()
-    for words in failed.all():
-        LOG.debug("mover: %s", words)
-    outcomes = [Outcome.model_validate_json(line) for line in said.all()]
-    found = {outcome.volume: outcome for outcome in outcomes}
-    why = f"the mover has ended with {process.returncode}: {' '.join(failed.all())[-SAID:]}"
-    for volume in job.volumes:
-        if volume.volume not in found:
-            lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
-            found[volume.volume] = lost
-    return found
+    def _hand(self, what: Access | Job) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what.model_dump_json().encode() + b"\n")
+        self._process.stdin.flush()
 
 
 def _program(access: Access) -> list[str]:

@@ -61,7 +61,6 @@ class Access(Model):
 
 
 class Job(Model):
-    access: Access
     lock: Path
     """held by the process while it lives"""
     at_once: int = 1

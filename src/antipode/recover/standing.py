@@ -47,7 +47,7 @@ from antipode.model.standing import (
 )
 from antipode.model.steps import StepName, Timeline
 from antipode.mover import lock
-from antipode.mover.child import Mover
+from antipode.mover.child import Mover, Turn
 from antipode.mover.job import Outcome, VolumeJob
 from antipode.mover.release import DETACHES_S, let_go
 from antipode.vault.verify import Store, verify_chain, verify_deltas
@@ -513,12 +513,12 @@ def _written(
     """Have the mover write volumes, and note what each holds then; by the volume that each stands
     for.
     """
-    with h.mover.turn(len(wants)) as at_once:
-        return _written_now(h, wants, standing, at_once)
+    with h.mover.turn(len(wants)) as turn:
+        return _written_now(h, wants, standing, turn)
 
 
 def _written_now(
-    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing], at_once: int
+    h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing], turn: Turn
 ) -> dict[str, Outcome]:
     """The same, in the mover's turn."""
     claim = new_claim()
@@ -534,7 +534,7 @@ def _written_now(
     with h.timeline.step(StandingSteps.WRITE, h.vnf) as step:
         try:
             _for_each(h, wants, claimed)
-            found = h.mover.carry(claim, jobs, at_once, h.go_on)
+            found = turn.carry(claim, jobs, h.go_on)
         except BaseException:
             _release(h, jobs)
             raise

@@ -192,14 +192,14 @@ def _written(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step
         ResourceFailed: it does not; nothing uses the volume.
     """
     source = r.point.source_of(volume.source_id)
-    with mover.turn(1):
+    with mover.turn(1) as turn:
         begun = next(_free(r, mover, volume, key, step), None)
         made = begun or _created(r, volume, key, step)
         claim = new_claim()
         lock.prepare(mover.locks / claim)
         r.site.volumes.merge_metadata(made, {CLAIM: claim})
         job = _job(r, made, claim, source, is_new=begun is None)
-        outcome = mover.carry(claim, [job], 1, r.go_on)[made]
+        outcome = turn.carry(claim, [job], r.go_on)[made]
         (mover.locks / claim).unlink(missing_ok=True)
     if not outcome.is_done:
         raise ResourceFailed(outcome.problem)
