@@ -30,7 +30,8 @@ from lab.desk import Desk
 from lab.services import identity
 from lab.services.tenant import PROJECT
 from lab.site import BACKUP_STORE, SITES, Site
-from tests.lab.captured import content, expect_what_was_frozen, nothing_boots, protected
+from lab.waiting import wait_until
+from tests.lab.captured import content, expect_what_was_frozen, protected
 from tests.lab.holdings import what_is_there
 
 pytestmark = [
@@ -42,6 +43,11 @@ VNF = "canary"
 VOLUMES = 2 * len(MEMBERS)
 FAILOVER = ("failover", VNF, "--to", "site-b", "--yes")
 CHANGED_MIB = 5
+COMPARED = {
+    "name": "compared",
+    "before": [m.server for m in MEMBERS],  # a guest would write its volumes
+    "prompt": "Are the bytes of all volumes those that were captured?",
+}
 
 
 @dataclass
@@ -90,7 +96,7 @@ def streamed(
     vault = f"antipode-test-{time.time_ns()}"
     desk = Desk(tmp_path_factory.mktemp("desk"), vault, has_mover=True)
     protection = {"option": "quiesced-snapshot", "quiesce": {"timeout": "60s"}}
-    file = vnf_file(protections=[{**protection, "transfer": "change_stream"}])
+    file = vnf_file(protections=[{**protection, "transfer": "change_stream"}], steps=[COMPARED])
     desk.tell("vnf", "add", str(file))
     try:
         first, _ = protected(desk, VNF)
@@ -171,18 +177,22 @@ def test_a_dead_sites_volumes_are_there_byte_by_byte_and_boot(
     desk = streamed.desk
     assert power.off(site_a)
     try:
-        with nothing_boots(site_b):  # a guest would write its volumes
-            assert desk.run(*FAILOVER).returncode != 0
-            runs = [r["run"] for r in desk.ask("run", "list")]
-            [failed] = [run for run in runs if run.startswith("failover")]
-            # some may not have been written yet when the first server could not be booted
-            assert desk.run("run", "resume", failed, "--yes").returncode != 0
-            cloud = identity.connect(site_b, "antipode", PROJECT).block_storage
-            ids = {v.name: v.id for v in cloud.volumes() if v.name in streamed.captured}
-            with ThreadPoolExecutor(2) as pool:
-                found = pool.map(lambda volume: content(site_b, volume), ids.values())
-                assert dict(zip(ids, found, strict=True)) == streamed.captured
-        desk.ask("run", "resume", failed, "--yes")
+        failover = desk.start(*FAILOVER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: asks(desk) is not None, "all volumes are there", 600)
+        cloud = identity.connect(site_b, "antipode", PROJECT).block_storage
+        ids = {v.name: v.id for v in cloud.volumes() if v.name in streamed.captured}
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(lambda volume: content(site_b, volume), ids.values())
+            assert dict(zip(ids, found, strict=True)) == streamed.captured
+        desk.tell("run", "answer", str(asks(desk)), "--yes")
+        assert failover.wait(900) == 0
         expect_what_was_frozen(site_b, streamed.frozen_last, streamed.boots)
     finally:
         subprocess.run([sys.executable, "-m", "lab", "revive", site_a.name], cwd=TREE, check=True)
+
+
+def asks(desk: Desk) -> str | None:
+    """The failover that waits for an answer."""
+    runs = desk.ask("run", "list")
+    waiting = [r["run"] for r in runs if r["state"] == "waiting for input"]
+    return waiting[0] if waiting else None
