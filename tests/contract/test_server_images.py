@@ -375,6 +375,20 @@ def test_an_image_is_found_by_its_bytes_though_it_is_hidden(things: Things) -> N
 
 
 @pytest.mark.core
+def test_an_image_is_found_by_its_name_and_no_part_of_it(things: Things) -> None:
+    site, content = things.site, b"of some image"
+    image_id, hidden = queued(things), queued(things, os_hidden=True)
+    for made in (image_id, hidden):
+        site.images.streams.write(made, Content(iter([content]), len(content)))
+    waiting = queued(things)
+    image = site.images.image(image_id)
+    assert image is not None
+    of_name = [i["id"] for i in site.images.of_name(image["name"])]
+    assert [i for i in of_name if i in (image_id, hidden, waiting)] == [image_id, hidden]
+    assert site.images.of_name(image["name"][:-1]) == []
+
+
+@pytest.mark.core
 @pytest.mark.parametrize("begin", [1, 1 << 20, len(CONTENT) - 1])
 def test_the_bytes_of_an_image_are_read_from_wherever_a_stream_broke(
     things: Things, begin: int

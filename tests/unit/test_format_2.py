@@ -794,7 +794,7 @@ def test_members_of_a_newer_minor_are_ignored_wherever_they_are() -> None:
             member,
         ):
             part["of_a_newer_minor"] = {"anything": [1]}
-        payload["minor"] = 7
+        payload["minor"] = point_v2.MINOR + 1
 
     assert opened(resigned(SEALED, newer)).point == samples.point()
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from antipode.engine.timeline import Unobserved
-from antipode.errors import PreflightFailed, ResourceFailed, SiteUnreachable
-from antipode.model import point_v2
+from antipode.errors import PreflightFailed, ResourceFailed, SiteUnreachable, VaultCorrupt
+from antipode.model import point_v2, source
 from antipode.model.marks import RUN
 from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
@@ -182,10 +182,150 @@ def test_a_failover_to_a_site_that_has_lost_the_image_creates_nothing(
     assert not rebuilt.b.volumes
 
 
-def test_an_image_without_a_digest_is_refused(rebuilt: World) -> None:
-    del rebuilt.a.images["base-of-id-db"]["os_hash_value"]
+@pytest.mark.parametrize(
+    "digests", [{"os_hash_algo": "sha256"}, {"os_hash_value": None, "checksum": "0" * 32}], ids=str
+)
+def test_an_image_with_another_digest_only_is_refused(
+    rebuilt: World, digests: dict[str, str | None]
+) -> None:
+    """It could be compared, so that its name alone does not do."""
+    rebuilt.a.images["base-of-id-db"] |= digests
+    rebuilt.b.images["own"]["name"] = "base-of-id-db"
     with pytest.raises(PreflightFailed, match="sha512"):
         rebuilt.protect()
+
+
+# An image of whose bytes Glance has no digest.
+
+
+@pytest.fixture
+def by_name(rebuilt: World) -> World:
+    """The image at the primary was made by its location; that of the backup site by an upload."""
+    image = rebuilt.a.images["base-of-id-db"]
+    image |= {"os_hash_algo": None, "os_hash_value": None, "checksum": None}
+    rebuilt.b.images["own"] |= {"name": "base-of-id-db", "size": image["size"]}
+    add_image(rebuilt, "other")
+    return rebuilt
+
+
+def test_an_image_without_a_digest_is_found_by_its_name(by_name: World) -> None:
+    by_name.protect()
+    kept = newest(by_name).sources[ROOT]
+    assert (kept.kind, kept.name) == ("named-image", "base-of-id-db")
+    by_name.a.images.clear()
+    made = by_name.failover()
+    assert by_name.b.servers[made["servers"]["db"]]["imageRef"] == "own"
+
+
+def with_another_name(world: World) -> None:
+    world.b.images["own"]["name"] = "base"
+
+
+def with_another_size(world: World) -> None:
+    world.b.images["own"]["size"] += 1
+
+
+def with_two(world: World) -> None:
+    world.b.images["twin"] = world.b.images["own"] | {"id": "twin"}
+
+
+def of_a_server_on_volumes(world: World) -> None:
+    world.b.images["own"]["block_device_mapping"] = "[]"
+
+
+LACKING_BY_NAME = [
+    *(lack for lack in LACKING if lack not in (with_other_bytes, of_a_recovery_point)),
+    *(with_another_name, with_another_size, with_two, of_a_server_on_volumes),
+]
+
+
+@pytest.mark.parametrize("lacking", LACKING_BY_NAME)
+def test_a_site_without_exactly_one_image_of_the_name_is_found_before_anything_is_frozen(
+    by_name: World, lacking: Any
+) -> None:
+    lacking(by_name)
+    by_name.a.events.clear()
+    with pytest.raises(PreflightFailed, match="base-of-id-db"):
+        by_name.protect()
+    assert not [e for e in by_name.a.events if e.startswith(("quiesce", "snapshot"))]
+
+
+@pytest.mark.parametrize("lacking", LACKING_BY_NAME)
+def test_a_failover_without_exactly_one_image_of_the_name_creates_nothing(
+    by_name: World, lacking: Any
+) -> None:
+    by_name.protect()
+    lacking(by_name)
+    with pytest.raises(PreflightFailed, match="base-of-id-db"):
+        by_name.failover()
+    assert not by_name.b.servers
+    assert not by_name.b.volumes
+
+
+@pytest.mark.parametrize("unknown", ["size", "disk_format"])
+@pytest.mark.parametrize("site", ["a", "b"])
+def test_what_is_not_known_of_both_images_is_not_compared(
+    by_name: World, unknown: str, site: str
+) -> None:
+    ours, theirs = by_name.a.images["base-of-id-db"], by_name.b.images["own"]
+    ours[unknown], theirs[unknown] = (
+        (None, theirs[unknown]) if site == "a" else (ours[unknown], None)
+    )
+    by_name.protect()
+    assert plan_of(by_name).servers[0].root_disk is not None
+
+
+def test_size_and_format_tell_images_of_one_name_apart(by_name: World) -> None:
+    with_two(by_name)
+    by_name.b.images["twin"] |= {"disk_format": "raw"}
+    by_name.protect()
+    made = by_name.failover()
+    assert by_name.b.servers[made["servers"]["db"]]["imageRef"] == "own"
+
+
+def test_an_image_with_neither_digest_nor_name_is_refused(by_name: World) -> None:
+    by_name.a.images["base-of-id-db"]["name"] = None
+    with pytest.raises(PreflightFailed, match="db"):
+        by_name.protect()
+
+
+def test_it_is_said_that_bytes_were_not_compared(by_name: World) -> None:
+    warned = [w for w in look(by_name.here, "v").warnings if "not compared" in w]
+    assert len(warned) == 1 and "base-of-id-db" in warned[0]
+    assert warned[0] in by_name.protect()["warnings"]
+    assert [w for w in plan_of(by_name).warnings if "not compared" in w and "db" in w]
+
+
+def test_nothing_is_said_of_bytes_that_are_compared(rebuilt: World) -> None:
+    rebuilt.protect()
+    said = [*look(rebuilt.here, "v").warnings, *plan_of(rebuilt).warnings]
+    assert not [w for w in said if "not compared" in w]
+
+
+def test_a_point_with_an_image_of_a_name_comes_back_and_is_refused_by_older_readers(
+    by_name: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_name.protect()
+    assert point_v2.BASE_IMAGES in point_v2.manifest_of(newest(by_name), {}, "").requires
+    monkeypatch.delitem(source._KINDS, "named-image")
+    with pytest.raises(VaultCorrupt):
+        newest(by_name)
+
+
+def test_none_expires_in_favour_of_a_point_whose_named_image_is_lost(by_name: World) -> None:
+    vnf = with_root().model_dump(mode="json")
+    vnf["protections"][0]["retention"] = {"last": 1}
+    first = by_name.protect()["recovery_point"]
+    image = by_name.a.images["base-of-id-db"] | {"id": "next", "name": "next"}
+    by_name.a.images["next"] = image
+    by_name.a.servers["id-db"]["image"] = {"id": "next"}
+    by_name.b.images["next"] = by_name.b.images["own"] | {"id": "next", "name": "next"}
+    by_name.protect()
+    by_name.here.vnfs.put(Vnf.model_validate(vnf))
+    lost = by_name.b.images.pop("next")
+    assert first not in expire(by_name.here, "v", Unobserved())["expired"]
+    by_name.b.images["next"] = lost
+    assert expire(by_name.here, "v", Unobserved())["expired"] == [first]
 
 
 @pytest.mark.parametrize(
@@ -289,11 +429,15 @@ def test_a_backup_site_that_is_away_keeps_nothing_from_being_protected(rebuilt: 
     assert rebuilt.protect()["consistency"] == "application"
 
 
-def test_a_verification_looks_for_the_image(rebuilt: World) -> None:
-    rebuilt.protect()
-    assert all(f.ok for f in verify(rebuilt.here, "v", None))
-    without_image(rebuilt)
-    assert [f.volume for f in verify(rebuilt.here, "v", None) if not f.ok] == ["db root disk"]
+@pytest.mark.parametrize("known_by", ["rebuilt", "by_name"])
+def test_a_verification_looks_for_the_image(
+    world: World, known_by: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(known_by)
+    world.protect()
+    assert all(f.ok for f in verify(world.here, "v", None))
+    without_image(world)
+    assert [f.volume for f in verify(world.here, "v", None) if not f.ok] == ["db root disk"]
 
 
 def test_none_expires_in_favour_of_a_point_whose_image_the_backup_site_has_lost(

@@ -47,14 +47,24 @@ class Images:
         Others can make an image that Glance says to have these bytes, where users may add
         locations: an administrator is shown theirs, too.
         """
-        wanted = {"os_hash_value": sha512, "status": "active"}
+        return [
+            i
+            for i in self._active(os_hash_value=sha512)
+            if (i.get("os_hash_algo"), i.get("os_hash_value")) == (ALGORITHM, sha512)
+        ]
+
+    def of_name(self, name: str) -> list[Json]:
+        """The images of a name that can be booted from, as `of_bytes` (`GET /images?name=`)."""
+        return [i for i in self._active(name=name) if i.get("name") == name]
+
+    def _active(self, **wanted: str) -> list[Json]:
         same = [
             i
             for hidden in ("false", "true")  # Glance lists the one or the other
-            for i in self._api.all("/images", answers.IMAGES, os_hidden=hidden, **wanted)
-            if (i["status"], i.get("os_hash_algo"), i.get("os_hash_value"))
-            == ("active", ALGORITHM, sha512)
-            and self._is_for_us(i)
+            for i in self._api.all(
+                "/images", answers.IMAGES, os_hidden=hidden, status="active", **wanted
+            )
+            if i["status"] == "active" and self._is_for_us(i)
         ]
         return sorted(
             {i["id"]: i for i in same}.values(),
@@ -174,6 +184,13 @@ def room_for(disks: Sequence[Volume]) -> dict[str, int]:
     """
     mib = sum(max(disk.size_gib, 1) << 10 for disk in disks)
     return {"image_size_total": mib, "image_count_total": len(disks)}
+
+
+def has_no_digest(image: Mapping[str, object]) -> bool:
+    """Whether Glance has no digest at all of the bytes of an image, as of one that was made by its
+    location.
+    """
+    return not image.get("os_hash_value") and not image.get("checksum")
 
 
 def properties_of(image: Mapping[str, object]) -> dict[str, str]:

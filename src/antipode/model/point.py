@@ -23,11 +23,11 @@ from antipode.model.source import (
     AnySource,
     BackupChain,
     BackupRecord,
-    BaseImage,
     ChangeStream,
     Copy,
     Delta,
     Image,
+    MadeAgain,
     ReplicatedHead,
     ReplicatedState,
     VolumeSource,
@@ -107,7 +107,7 @@ class RecoveryPoint(Model):
                 raise ValueError(f"volume {volume} is a copy of {copied.of}, which has no bytes")
             source = self.source_of(volume)
             captured = copied.of if isinstance(copied, Copy) else volume
-            if isinstance(source, Image | BaseImage) and volume not in root_disks:
+            if isinstance(source, Image | MadeAgain) and volume not in root_disks:
                 raise ValueError(f"volume {volume} has an image as its source")
             if (backup_chain(source) or deltas_of(source)) and volume in root_disks:
                 raise ValueError(f"root disk {volume} has backups as its source")
@@ -164,7 +164,7 @@ class RecoveryPoint(Model):
             for m, s in members
             if m.recover == "rebuild"
             and s.disks
-            and all(isinstance(self.sources[d.id], BaseImage) for d in s.disks)
+            and all(isinstance(self.sources[d.id], MadeAgain) for d in s.disks)
         }
         clones = {server: f"clone={like}" for server, like in self.clones.items()}
         return {**rebuilt, **clones, **dict.fromkeys(self.left_out, "none")}
@@ -209,7 +209,7 @@ class RecoveryPoint(Model):
     @property
     def rebuilds(self) -> bool:
         """Whether a root disk is made again from an image that is none of ours."""
-        return any(isinstance(source, BaseImage) for source in self.sources.values())
+        return any(isinstance(source, MadeAgain) for source in self.sources.values())
 
     @property
     def images(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ one registers its class here, and its provider in `antipode.recover.sources`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, Self, TypeVar
@@ -261,31 +262,65 @@ class Image(VolumeSource):
         return self.carried_bytes
 
 
-@source_kind
-class BaseImage(VolumeSource):
+class MadeAgain(VolumeSource):
     """The root disk of a server that is made again: nothing of it was captured. It comes from the
-    image that the server was created from, wherever Glance has one of these bytes.
+    image that the server was created from, wherever Glance has that.
     """
 
-    kind: str = "base-image"
     name: str
     """of the image at the captured site"""
-    sha512: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-    """over all bytes of the image"""
     disk_format: str
-    """as which they are read: the same bytes are another disk in another format"""
+    """as which its bytes are read: the same bytes are another disk in another format"""
     properties: dict[str, str] = {}
     """of the image, as far as they say how a server is made from it"""
     sites: list[str] = []
-    """those at which an image of these bytes is needed"""
+    """those at which such an image is needed"""
+
+    @property
+    @abstractmethod
+    def known_by(self) -> tuple[str, ...]:
+        """By what the image is found at any site."""
+
+    @property
+    def new_bytes(self) -> int | None:
+        return 0
+
+
+@source_kind
+class BaseImage(MadeAgain):
+    """It comes from an image of the same bytes."""
+
+    kind: str = "base-image"
+    sha512: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    """over all bytes of the image"""
+
+    @property
+    def known_by(self) -> tuple[str, ...]:
+        return self.kind, self.sha512, self.disk_format
 
     @property
     def reference(self) -> str:
         return f"{self.name} (sha512:{self.sha512[:12]})"
 
+
+@source_kind
+class NamedImage(MadeAgain):
+    """It comes from an image of the same name, as Glance had no digest of its bytes."""
+
+    kind: str = "named-image"
+    name: Annotated[str, Field(min_length=1)]
+    disk_format: str = ""
+    """empty where Glance did not say it"""
+    size: int | None = None
+    """of the image, in bytes; None where Glance did not say it"""
+
     @property
-    def new_bytes(self) -> int | None:
-        return 0
+    def known_by(self) -> tuple[str, ...]:
+        return self.kind, self.name, self.disk_format, str(self.size)
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name} (by its name)"
 
 
 @source_kind

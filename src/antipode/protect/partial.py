@@ -17,7 +17,7 @@ from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency, at_best
-from antipode.model.source import BaseImage, Copy, VolumeSource
+from antipode.model.source import Copy, MadeAgain, VolumeSource
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Member, Vnf, clone_of
 from antipode.protect import base_images, checks
@@ -155,7 +155,7 @@ class Part:
         """The sources of the disks of members that were not captured, by the id of the disk.
 
         Raises:
-            ResourceFailed: the image of one cannot be known by its bytes.
+            ResourceFailed: the image of one cannot be found again.
         """
         servers = self._servers(topology)
         copies: dict[str, VolumeSource] = {
@@ -163,7 +163,7 @@ class Part:
             for member, like in self._clones()
             for own, captured in zip(servers[member].disks, servers[like].disks, strict=True)
         }
-        images: Mapping[str, BaseImage] = base_images.sources(*self._rebuilt(p, topology))
+        images: Mapping[str, MadeAgain] = base_images.sources(*self._rebuilt(p, topology))
         return {**copies, **images}
 
     def problems(self, p: Protecting, topology: Topology, option: Option) -> Iterator[str]:

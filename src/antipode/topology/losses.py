@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from string import ascii_lowercase
 
+from antipode.cloud.images import has_no_digest
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Member, Vnf
 
@@ -66,6 +67,14 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its root disk is made again from the image that it was created"
             " from, and what was written to it since is lost"
         )
+    if "rebuild" in (member.root, member.recover) and server.root_disk is not None:
+        image = server.root_disk.image_metadata
+        if "id" in image and has_no_digest(image):
+            yield (
+                f"server {server.name}: Glance has no digest of its image"
+                f" {image.get('name') or image['id']}, so that of another site is known by its name"
+                " alone: their bytes are not compared"
+            )
     if (lost := server.without_keypair) is not None:
         yield lost
     for hint in sorted(server.scheduler_hints.keys() - server.hints_elsewhere.keys()):

@@ -43,9 +43,9 @@ from antipode.model.retention import Dated, Heirs, Retention, judge
 from antipode.model.room import Room
 from antipode.model.source import (
     BackupRecord,
-    BaseImage,
     Delta,
     Image,
+    MadeAgain,
     ReplicatedState,
     backup_chain,
 )
@@ -411,22 +411,22 @@ def _without_base_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> se
     """The points with a root disk that is to be made again, where a site that answers has no image
     for it.
     """
-    wanted: defaultdict[str, list[tuple[str, BaseImage]]] = defaultdict(list)
+    wanted: defaultdict[str, list[tuple[str, MadeAgain]]] = defaultdict(list)
     for point in found:
         for source in point.sources.values():
-            if isinstance(source, BaseImage):
+            if isinstance(source, MadeAgain):
                 for site in source.sites:
                     wanted[site].append((point.id, source))
     gone: set[str] = set()
     for name, sources in sorted(wanted.items()):
-        each = {(s.sha512, s.disk_format): s for _, s in sources}
+        each = {s.known_by: s for _, s in sources}
         try:
             lacking = base_images.missing_at(expiry.site(name), each.values())
         except (NotFound, SiteUnreachable) as error:
             LOG.warning("whether images at %s are gone is unknown: %s", name, error)
             continue
-        keys = {(s.sha512, s.disk_format) for s in lacking}
-        gone |= {point for point, s in sources if (s.sha512, s.disk_format) in keys}
+        keys = {s.known_by for s in lacking}
+        gone |= {point for point, s in sources if s.known_by in keys}
     return gone
 
 

@@ -195,6 +195,7 @@ PROVIDERS: Registry[VolumeProvider] = Registry(
         "backup-chain": "antipode.recover.sources.backup:PROVIDER",
         "change-stream": "antipode.recover.sources.change_stream:PROVIDER",
         "image": "antipode.recover.sources.image:PROVIDER",
+        "named-image": "antipode.recover.sources.base_image:BY_NAME",
         "replicated-head": "antipode.recover.sources.head:PROVIDER",
         "replicated-state": "antipode.recover.sources.replicated:PROVIDER",
     },
