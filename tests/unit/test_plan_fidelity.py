@@ -250,12 +250,16 @@ def test_hints_come_back_beside_the_group_but_for_those_about_hosts_of_the_forme
     assert "server app" in lost and "different_host" in lost
 
 
-def test_gaps_between_device_names_are_named_as_lost(point: RecoveryPoint) -> None:
+def test_gaps_between_device_names_are_named_as_lost(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
     db = next(s for s in point.topology.servers if s.name == "db")
     assert [a.device for a in db.attachments] == ["/dev/vda", "/dev/vdb"]
     with_gap = [db.attachments[0], db.attachments[1].model_copy(update={"device": "/dev/vdd"})]
-    topology = changed(point, "db", attachments=with_gap).topology
+    gapped = changed(point, "db", attachments=with_gap)
+    topology = gapped.topology
     [said] = [text for text in losses(point.vnf, topology) if "gaps" in text]
+    assert said in make_plan(gapped, there.site).warnings
     assert "server db" in said and "/dev/vdd as /dev/vdb" in said
     assert not [text for text in losses(point.vnf, point.topology) if "gaps" in text]
     swapping = db.flavor.model_copy(update={"swap_mib": 512})

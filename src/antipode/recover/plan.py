@@ -38,6 +38,7 @@ from antipode.recover.keypairs import Keypairs
 from antipode.recover.port_plans import PortPlanner, removal_of_old_copy
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
+from antipode.topology.losses import closed_gaps
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class _Planner:
         )
         self.warnings += self._keypairs.warnings
         self.warnings += [lost for s in topology.servers if (lost := s.without_keypair)]
+        self.warnings += [moved for s in topology.servers for moved in closed_gaps(s)]
         self._warn_of_clones(servers)
         self._warn_of_user_data(servers)
         self._warn_of_addresses(servers)

@@ -82,7 +82,7 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: its scheduler hint {hint} is about hosts or servers of its site"
             " and does not come back; a server group does"
         )
-    yield from _of_gaps(server)
+    yield from closed_gaps(server)
     yield from _of_firmware(server)
     if server.user_data is not None and member.user_data is None:
         yield (
@@ -91,7 +91,7 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
         )
 
 
-def _of_gaps(server: Server) -> Iterator[str]:
+def closed_gaps(server: Server) -> Iterator[str]:
     """Volumes whose device names change: Nova names the devices of a new server in their order."""
     named = filter(None, (DEVICE.match(a.device) for a in server.attachments))
     taken = Counter([ROOT_BUS] if server.root_disk is not None else [])
