@@ -338,6 +338,21 @@ def test_a_group_of_the_name_is_used_and_its_rules_are_compared(
     assert [w for w in plan.warnings if "security group web" in w]
 
 
+def test_two_groups_of_one_name_are_created_by_hand_and_mapped(
+    here: FakeCloud, there: FakeCloud
+) -> None:
+    here.groups.append({"id": "group-4", "name": "web"})
+    here.ports["port-id-app"]["security_groups"] = ["group-4"]
+    with pytest.raises(PreflightFailed, match="several security groups of the VNF are named web"):
+        make_plan(point_of(here), there.site)
+    there.groups.append({"id": "web-b", "name": "web-b"})
+    known = {"volume_types": {"fast": "standard"}, "security_groups": {"web": "web-b"}}
+    plan = make_plan(point_of(here, map=known), there.site)
+    assert {(g.name, g.is_created) for g in plan.security_groups if g.former == "web"} == {
+        ("web-b", False)
+    }
+
+
 def test_quotas_count_what_is_created(here: FakeCloud, there: FakeCloud) -> None:
     for name in ("network", "subnet", "security_group", "security_group_rule"):
         there.quotas[name] = {"limit": 0}

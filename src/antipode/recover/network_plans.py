@@ -288,7 +288,8 @@ class NetworkPlanner:
     # ---- security groups ----
 
     def _groups(self, groups: Sequence[SecurityGroup]) -> list[SecurityGroupPlan]:
-        names = Counter(g.name for g in groups)
+        mapped = self._map.security_groups
+        names = Counter(g.name for g in groups if mapped.get(g.name, g.name) == g.name)
         if self._vnf.networks == "create" and (twice := sorted(n for n in names if names[n] > 1)):
             self._findings.problems.append(
                 f"several security groups of the VNF are named {', '.join(twice)}, and ports name "
