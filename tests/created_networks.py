@@ -47,7 +47,23 @@ def furnish(cloud: Cloud) -> list[Json]:
     """Networks, groups and ports as an owner may make them; the ports."""
     member = furnish_inside(cloud)
     bare = bare_network(cloud)
-    return [member, bare_port(cloud, bare["id"], "fa:16:3e:20:00:03")]
+    return [member, bare_port(cloud, bare["id"], "fa:16:3e:20:00:03"), *furnish_twins(cloud)]
+
+
+def furnish_twins(cloud: Cloud) -> list[Json]:
+    """Two networks of one name, `twin`; a port of each."""
+    ports = []
+    for number in (1, 2):
+        home = cloud.make("network", "/networks", name="twin", description=f"number {number}")
+        cloud.make_subnet(home, f"10.2{number}.0.0/24", enable_dhcp=False)
+        wanted = {
+            "name": f"twin-{number}",
+            "mac_address": f"fa:16:3e:20:01:0{number}",
+            "fixed_ips": [{"ip_address": f"10.2{number}.0.20"}],
+            "security_groups": [],
+        }
+        ports.append(cloud.make("port", "/ports", network_id=home["id"], **wanted))
+    return ports
 
 
 def furnish_inside(cloud: Cloud, **provider: Any) -> Json:
@@ -109,7 +125,7 @@ def furnish_inside(cloud: Cloud, **provider: Any) -> Json:
     return member
 
 
-def seen(cloud: Cloud, names: tuple[str, ...] = ("bare", "inside")) -> Json:
+def seen(cloud: Cloud, names: tuple[str, ...] = ("bare", "inside", "twin")) -> Json:
     """The networks of these names with their subnets, and the groups `peers` and `web`, as their
     owner has made them.
     """
@@ -138,7 +154,7 @@ def seen(cloud: Cloud, names: tuple[str, ...] = ("bare", "inside")) -> Json:
                 for n in rows
                 if n["name"] in names
             ),
-            key=lambda n: str(n["name"]),
+            key=lambda n: (str(n["name"]), str(n["description"])),
         ),
         "groups": {
             g["name"]: (

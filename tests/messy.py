@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from antipode.sandbox import canary
@@ -16,7 +17,15 @@ from antipode.sandbox.creation import FLAVOR, KEY
 from antipode.sandbox.members import NAME
 
 Json = dict[str, Any]
-SERVER = "messy-ünï"
+SERVER, SECOND = "messy-ünï", "messy-two"
+OTHER_KEY = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFudGlwb2RlLXNhbmRib3gtc2Vjb25kLW5vLXNlY3IB second"
+)
+"""A public key like `KEY`, of another user."""
+LOST, FORWARDS = "203.0.113.9", "203.0.113.10"
+"""Floating IPs: one that leads to the server and none takes its place, one that forwards ports."""
+STRANGER = "10.8.0.150"
+"""The address of a port of no server that does not come back."""
 PATIENCE_S = 600
 """for one resource to become usable"""
 ZONE = "nova"
@@ -29,6 +38,7 @@ MAP = {
     "server_zones": {ZONE: ZONE},
     "volume_zones": {ZONE: ZONE},
     "qos_policies": {"gold": "gold-b"},
+    "security_groups": {"twice": "twice-b"},
 }
 """How names translate in the VNF file, but for networks and floating IPs."""
 SPECS = {"hw_rng:allowed": "True", "vnf:line": "gold"}
@@ -38,10 +48,11 @@ FORMER_BACKUP = "0b6f8a5e-3c11-4c4e-9c39-5b7a2f1d9e02"
 
 
 class Kinds(NamedTuple):
-    """The flavor of a server, and the type of its first data volume."""
+    """The flavor of a server, the type of its first data volume, and the policy of its group."""
 
     flavor: str = FLAVOR
     volume_type: str = "fast"
+    policy: str = "anti-affinity"
 
 
 PLAIN = Kinds()
@@ -50,8 +61,22 @@ PLAIN = Kinds()
 class Cloud:
     """One site as its operator sees it, an administrator in the project."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, member: Any = None) -> None:
+        """`member`: a connection of another user of the project, who is no administrator."""
         self._connection = connection
+        self._member = member
+
+    @property
+    def member(self) -> Cloud:
+        """The site as another user of the project sees it."""
+        assert self._member is not None
+        return Cloud(self._member)
+
+    @property
+    def forwards_ports(self) -> bool:
+        """Whether floating IPs can forward single ports."""
+        extensions = self.network("GET", "/extensions")["extensions"]
+        return "floating-ip-port-forwarding" in {one["alias"] for one in extensions}
 
     def hints(self, server: str) -> Json:
         """The scheduler hints of a server but for its group; none where Nova does not tell them."""
@@ -159,6 +184,7 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
         subnet = cloud.make_subnet(network, cidr, allocation_pools=[pool])
         made |= {name: network["id"], f"{name}-subnet": subnet["id"]}
     bare = bare_network(cloud, suffix)
+    twice = cloud.make("security_group", "/security-groups", name=f"twice{suffix}")
     policy = cloud.make("policy", "/qos/policies", name=f"gold{suffix}")
     cloud.network(
         "POST",
@@ -176,7 +202,8 @@ def furnish(cloud: Cloud, suffix: str = "") -> dict[str, str]:
         f"/routers/{router['id']}/add_router_interface",
         {"subnet_id": made["signalling-subnet"]},
     )
-    return {**made, "bare": bare["id"], "gold": policy["id"], "public": public["id"]}
+    of_others = {"twice": twice["id"], "gold": policy["id"], "public": public["id"]}
+    return {**made, "bare": bare["id"], **of_others}
 
 
 def bare_network(cloud: Cloud, suffix: str = "") -> Json:
@@ -198,11 +225,14 @@ def bare_port(cloud: Cloud, network_id: str, mac: str, **wanted: Any) -> Json:
     )
 
 
-def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
+def messy(
+    cloud: Cloud, there: Mapping[str, str], *others: Json, policy: str = "anti-affinity"
+) -> None:
     """A server with all that Nova and Neutron can give it, and the ports around it.
 
     Args:
         others: ports that it has besides, as its last interfaces.
+        policy: of its server group.
     """
     group = cloud.id_of("/security-groups", "security_groups", "canary")
     vip = "10.8.0.100"
@@ -214,8 +244,8 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
         description="of the signalling network, für alle",
         mac_address="fa:16:3e:77:00:01",
         fixed_ips=[{"ip_address": "10.8.0.11"}, {"ip_address": "10.8.0.12"}],
-        security_groups=[group],
-        allowed_address_pairs=[{"ip_address": vip}],
+        security_groups=[group, there["twice"]],
+        allowed_address_pairs=[{"ip_address": vip}, {"ip_address": "10.8.0.96/30"}],
         extra_dhcp_opts=[{"opt_name": "tftp-server", "opt_value": "10.8.0.9"}],
         dns_domain="vnf.example.",
         qos_policy_id=there["gold"],
@@ -231,6 +261,8 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
         mac_address="fa:16:3e:77:00:03",
         fixed_ips=[{"ip_address": "10.8.0.13"}],
         security_groups=[],
+        # as a router's: the whole subnet
+        allowed_address_pairs=[{"ip_address": "10.8.0.0/24"}],
     )
     below = [
         cloud.make(
@@ -241,6 +273,7 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
             description=f"VLAN {number}",
             mac_address=f"fa:16:3e:77:01:{number - 90}",
             fixed_ips=[{"ip_address": f"10.9.0.{number}"}],
+            allowed_address_pairs=[{"ip_address": "10.9.0.50/32"}],
             tags=["vlan"],
         )
         for number in (100, 101)
@@ -267,10 +300,24 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
         device_owner="vip:hlr",
         tags=["vip"],
     )
+    free = (
+        ("hlr-range", "signalling", "10.8.0.97", "vip:hlr"),
+        ("hlr-vlan", "vlan", "10.9.0.50", "vip:hlr"),
+        ("stranger", "signalling", STRANGER, ""),
+    )
+    for name, network, fixed, owner in free:
+        cloud.make(
+            "port",
+            "/ports",
+            network_id=there[network],
+            name=name,
+            fixed_ips=[{"ip_address": fixed}],
+            device_owner=owner,
+        )
     for wanted, port, fixed in (
         ("203.0.113.7", first["id"], "10.8.0.12"),
         ("203.0.113.8", address["id"], vip),
-        ("203.0.113.9", third["id"], "10.8.0.13"),
+        (LOST, third["id"], "10.8.0.13"),
     ):
         cloud.make(
             "floatingip",
@@ -280,7 +327,7 @@ def messy(cloud: Cloud, there: Mapping[str, str], *others: Json) -> None:
             port_id=port,
             fixed_ip_address=fixed,
         )
-    boot(cloud, SERVER, [first, bare, third, *others], Kinds("messy", "radio"))
+    boot(cloud, SERVER, [first, bare, third, *others], Kinds("messy", "radio", policy))
     # Nova has given each port the name of the server; Neutron takes another one afterwards only
     cloud.network("PUT", f"/ports/{third['id']}", {"port": {"dns_name": "radio"}})
 
@@ -292,7 +339,7 @@ def boot(cloud: Cloud, name: str, ports: list[Json], kinds: Kinds = PLAIN) -> No
         "compute",
         "POST",
         "/os-server-groups",
-        {"server_group": {"name": "apart", "policy": "anti-affinity"}},
+        {"server_group": {"name": "apart", "policy": kinds.policy}},
     )["server_group"]["id"]
     disks = [
         cloud.volume(name="messy-root", imageRef=image, description="boots"),
@@ -329,12 +376,121 @@ def boot(cloud: Cloud, name: str, ports: list[Json], kinds: Kinds = PLAIN) -> No
         ],
     }
     hints = {"group": group, "rack": "second"}
-    made = cloud.ask(
-        "compute", "POST", "/servers", {"server": server, "os:scheduler_hints": hints}
-    )["server"]["id"]
+    create(cloud, server, hints)
+
+
+def create(cloud: Cloud, server: Json, hints: Json) -> str:
+    """The id of a server that runs."""
+    body = {"server": server, "os:scheduler_hints": hints}
+    made = str(cloud.ask("compute", "POST", "/servers", body)["server"]["id"])
     canary.await_that(
         lambda: cloud.status("compute", "/servers", made) == "ACTIVE", "the server runs", PATIENCE_S
     )
+    return made
+
+
+def second(cloud: Cloud, there: Mapping[str, str]) -> None:
+    """A server of another user beside it, with things that have the names of things of the first:
+    a keypair, a server group and a security group. A floating IP forwards to it.
+
+    The groups come back as one: that of the first must be soft, as a site has one host.
+    """
+    member = cloud.member
+    pair = {"name": "messy", "public_key": OTHER_KEY}
+    member.ask("compute", "POST", "/os-keypairs", {"keypair": pair})
+    wanted = {"name": "apart", "policy": "soft-anti-affinity"}
+    made = member.ask("compute", "POST", "/os-server-groups", {"server_group": wanted})
+    twice = cloud.make("security_group", "/security-groups", name="twice")
+    port = cloud.make(
+        "port",
+        "/ports",
+        network_id=there["signalling"],
+        name="second",
+        mac_address="fa:16:3e:77:00:04",
+        fixed_ips=[{"ip_address": "10.8.0.14"}],
+        security_groups=[twice["id"]],
+    )
+    disks = [
+        cloud.volume(name="messy-two-root", imageRef=cloud.image(NAME)),
+        cloud.volume(name="messy-two-spare"),
+        cloud.volume(name="messy-two-data"),
+    ]
+    server = {
+        "name": SECOND,
+        "flavorRef": cloud.id_of_flavor(FLAVOR),
+        "key_name": "messy",
+        "networks": [{"port": port["id"]}],
+        "block_device_mapping_v2": [
+            {
+                "uuid": volume,
+                "source_type": "volume",
+                "destination_type": "volume",
+                "boot_index": 0 if index == 0 else -1,
+            }
+            for index, volume in enumerate(disks)
+        ],
+    }
+    create(member, server, {"group": made["server_group"]["id"]})
+    if cloud.forwards_ports:
+        forward(cloud, there, port)
+
+
+def forward(cloud: Cloud, there: Mapping[str, str], port: Json) -> None:
+    """A floating IP that forwards to a port, and to the port `hlr-range` of no server."""
+    of_public = {"floating_network_id": there["public"], "floating_ip_address": FORWARDS}
+    floating = cloud.make("floatingip", "/floatingips", **of_public)["id"]
+    (free,) = cloud.network("GET", "/ports?name=hlr-range")["ports"]
+    for to, protocol, outer, inner in ((port, "tcp", 2022, 22), (free, "udp", 5060, 5060)):
+        cloud.make(
+            "port_forwarding",
+            f"/floatingips/{floating}/port_forwardings",
+            protocol=protocol,
+            internal_port_id=to["id"],
+            internal_ip_address=to["fixed_ips"][0]["ip_address"],
+            internal_port=inner,
+            external_port=outer,
+        )
+
+
+def open_gap(cloud: Cloud) -> None:
+    """Detach the spare volume of the second server, which lies between two others."""
+    servers = cloud.ask("compute", "GET", "/servers")["servers"]
+    path = f"/servers/{next(s['id'] for s in servers if s['name'] == SECOND)}"
+    attached = cloud.ask("compute", "GET", f"{path}/os-volume_attachments")["volumeAttachments"]
+    (spare,) = [a["volumeId"] for a in attached if a["device"] == "/dev/vdb"]
+    cloud.ask("compute", "DELETE", f"{path}/os-volume_attachments/{spare}")
+    canary.await_that(
+        lambda: cloud.status("volume", "/volumes", spare) == "available", "it is free", PATIENCE_S
+    )
+    cloud.ask("volume", "DELETE", f"/volumes/{spare}")
+
+
+def closed(found: Json) -> Json:
+    """What was seen, with no gap between the devices of the second server."""
+    expected = deepcopy(found)
+    volumes = expected["servers"][SECOND]["volumes"]
+    assert [v["device"] for v in volumes] == ["/dev/vda", "/dev/vdc"]
+    volumes[1]["device"] = "/dev/vdb"
+    return expected
+
+
+def unsaid(cloud: Cloud, warnings: Sequence[str]) -> list[tuple[str, ...]]:
+    """What of the losses of both servers no warning names, and what one should not."""
+    spurious = [("no gap", w) for w in warnings if "gaps" in w and SERVER in w]
+    return spurious + [
+        words for words in _losses(cloud) if not any(all(x in w for x in words) for w in warnings)
+    ]
+
+
+def _losses(cloud: Cloud) -> Iterator[tuple[str, ...]]:
+    """The words of each warning about what does not come back."""
+    yield LOST, "is lost"
+    yield SECOND, "gaps", "/dev/vdc as /dev/vdb"
+    yield "do not come back", f"stranger ({STRANGER})"
+    yield "2 server groups", "apart"
+    if cloud.forwards_ports:
+        yield f"{FORWARDS} forwards", "2022/tcp", "10.8.0.14:22", SECOND
+        yield f"{FORWARDS} forwards", "5060/udp", "10.8.0.97:5060", "hlr-range"
 
 
 def seen(cloud: Cloud, suffix: str = "") -> Json:
@@ -369,7 +525,8 @@ def seen(cloud: Cloud, suffix: str = "") -> Json:
         found["tags"] = sorted(t for t in row["tags"] if not t.startswith("antipode:"))
         found["fixed"] = [f["ip_address"] for f in row["fixed_ips"]]
         found["network"] = names["networks"][row["network_id"]]
-        found["groups"] = [names["security_groups"][g] for g in row["security_groups"]]
+        found["groups"] = sorted(names["security_groups"][g] for g in row["security_groups"])
+        found["allowed_address_pairs"].sort(key=lambda p: p["ip_address"])
         found["qos"] = names["policies"].get(row["qos_policy_id"])
         if trunk := trunks.get(row["id"]):
             found["trunk"] = {

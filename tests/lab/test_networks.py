@@ -22,7 +22,20 @@ from lab.waiting import wait_until
 from lab.witness import is_frozen
 from tests import created_networks
 from tests.lab import with_extra
-from tests.messy import MAP, SERVER, Cloud, Json, furnish, messy, seen
+from tests.messy import (
+    MAP,
+    SECOND,
+    SERVER,
+    Cloud,
+    Json,
+    closed,
+    furnish,
+    messy,
+    open_gap,
+    second,
+    seen,
+    unsaid,
+)
 
 pytestmark = pytest.mark.lab
 VNF, SUFFIX = "messy", "-b"
@@ -34,8 +47,7 @@ INSIDE = {
 """What only an administrator gives the network `inside`."""
 NETWORKS = ("signalling", "vlan", "bare")
 PUBLIC = {"203.0.113.7": "203.0.113.70", "203.0.113.8": "203.0.113.80"}
-LOST = "203.0.113.9"
-CREATED = ("vlan", "bare", "inside")
+CREATED = ("vlan", "bare", "inside", "twin")
 """The networks that are created where the VNF file says so and the backup site has none."""
 PATIENCE_S = 600
 
@@ -49,12 +61,17 @@ class LabCloud(Cloud):
     """One site of the lab."""
 
     def __init__(self, site: Site) -> None:
-        super().__init__(identity.connect(site, "antipode", tenant.PROJECT))
+        member = identity.connect(site, tenant.USER, tenant.PROJECT)
+        super().__init__(identity.connect(site, "antipode", tenant.PROJECT), member)
         self.site = site
 
     def remove(self) -> None:
         """Remove what of the VNF, and of its surroundings, is there."""
         self._unplug()
+        for floating in self.network("GET", "/floatingips")["floatingips"]:
+            for forwarding in floating.get("port_forwardings", []):
+                path = f"/floatingips/{floating['id']}/port_forwardings/{forwarding['id']}"
+                self.network("DELETE", path)
         for path, key in (
             ("/floatingips", "floatingips"),
             ("/trunks", "trunks"),
@@ -68,12 +85,12 @@ class LabCloud(Cloud):
                     path = f"/routers/{router['id']}/remove_router_interface"
                     self.network("PUT", path, {"port_id": port["id"]})
             self.network("DELETE", f"/routers/{router['id']}")
-        names = {"public", "inside", *NETWORKS, *(f"{name}{SUFFIX}" for name in NETWORKS)}
+        names = {"public", "inside", "twin", *NETWORKS, *(f"{name}{SUFFIX}" for name in NETWORKS)}
         for network in self.network("GET", "/networks")["networks"]:
             if network["name"] in names:
                 self.remove_network(network["id"])
         for group in self.network("GET", "/security-groups")["security_groups"]:
-            if group["name"] in ("peers", "web"):
+            if group["name"] in ("peers", "web", "twice", f"twice{SUFFIX}"):
                 self.network("DELETE", f"/security-groups/{group['id']}")
         for policy in self.network("GET", "/qos/policies")["policies"]:
             self.network("DELETE", f"/qos/policies/{policy['id']}")
@@ -82,7 +99,7 @@ class LabCloud(Cloud):
     def _unplug(self) -> None:
         """Delete the server and its volumes."""
         servers = self.ask("compute", "GET", "/servers")["servers"]
-        for server in (s for s in servers if s["name"] == SERVER):
+        for server in (s for s in servers if s["name"] in (SERVER, SECOND)):
             path = f"/servers/{server['id']}"
             attached = self.ask("compute", "GET", f"{path}/os-volume_attachments")
             self.ask("compute", "DELETE", path)
@@ -106,9 +123,10 @@ class LabCloud(Cloud):
         self.network("DELETE", f"/networks/{network}")
 
     def _remove_of_compute(self) -> None:
-        for pair in self.ask("compute", "GET", "/os-keypairs")["keypairs"]:
-            if pair["keypair"]["name"] == VNF:
-                self.ask("compute", "DELETE", f"/os-keypairs/{VNF}")
+        for user in (self, self.member):
+            for pair in user.ask("compute", "GET", "/os-keypairs")["keypairs"]:
+                if (name := pair["keypair"]["name"]).startswith(VNF):
+                    user.ask("compute", "DELETE", f"/os-keypairs/{name}")
         for group in self.ask("compute", "GET", "/os-server-groups")["server_groups"]:
             if group["name"] == "apart":
                 self.ask("compute", "DELETE", f"/os-server-groups/{group['id']}")
@@ -143,12 +161,17 @@ def clouds() -> Iterator[tuple[LabCloud, LabCloud]]:
 
 
 def desk_of(
-    folder: Path, vnf_file: Callable[..., Path], mapped: Iterable[str], **changes: Any
+    folder: Path,
+    vnf_file: Callable[..., Path],
+    mapped: Iterable[str],
+    *others: str,
+    **changes: Any,
 ) -> Desk:
     """A desk that knows the VNF.
 
     Args:
         mapped: the networks that have another name at the backup site.
+        others: servers that are members, too.
         changes: other values of the VNF file.
     """
     desk = Desk(folder / "desk", f"antipode-test-{time.time_ns()}")
@@ -157,7 +180,7 @@ def desk_of(
         "networks": {name: f"{name}{SUFFIX}" for name in mapped},
         "floating_ips": PUBLIC,
     }
-    members = [{"server": SERVER, "user_data": "keep"}]
+    members = [{"server": SERVER, "user_data": "keep"}, *({"server": o} for o in others)]
     file = vnf_file(vnf=VNF, members=members, map=mapping, timeout_s=120, **changes)
     desk.tell("vnf", "add", str(file))
     return desk
@@ -192,34 +215,38 @@ def leads(cloud: Cloud) -> dict[str, str]:
     return {row["id"]: row["fixed_ip_address"] for row in rows}
 
 
-def await_guest(cloud: LabCloud) -> None:
-    """Return when the guest agent of the VNF's server answers."""
-    (server,) = cloud.ask("compute", "GET", "/servers")["servers"]
-    await_agent(cloud.site, server["id"])
+def await_guests(cloud: LabCloud) -> None:
+    """Return when the guest agent of each server of the VNF answers."""
+    for server in cloud.ask("compute", "GET", "/servers")["servers"]:
+        await_agent(cloud.site, server["id"])
 
 
 def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
     clouds: tuple[LabCloud, LabCloud], tmp_path: Path, vnf_file: Callable[..., Path]
 ) -> None:
     here, there = clouds
-    desk = desk_of(tmp_path, vnf_file, NETWORKS)
-    messy(here, furnish(here))
+    desk = desk_of(tmp_path, vnf_file, NETWORKS, SECOND)
+    had = furnish(here)
+    messy(here, had, policy="soft-anti-affinity")
+    second(here, had)
     reserved = reserve(there, furnish(there, SUFFIX)["public"])
-    await_guest(here)
+    await_guests(here)
+    open_gap(here)
     before = seen(here)
-    assert [w for w in desk.ask("vnf", "show", VNF)["warnings"] if LOST in w]
+    assert unsaid(here, desk.ask("vnf", "show", VNF)["warnings"]) == []
     desk.ask("protect", VNF)
     assert seen(here) == before
 
     wan.isolate(here.site)
     try:
         planned = desk.ask("failover", VNF, "--to", there.site.name, "--plan")
-        assert [w for w in planned["warnings"] if LOST in w and "lost" in w]
+        assert unsaid(there, planned["warnings"]) == []
+        assert [w for w in planned["warnings"] if "different keypairs messy" in w]
         assert there.ask("compute", "GET", "/servers")["servers"] == []
         desk.ask("failover", VNF, "--to", there.site.name, "--yes")
     finally:
         wan.rejoin(here.site)
-    assert seen(there, SUFFIX) == before
+    assert seen(there, SUFFIX) == closed(before)
     assert leads(there) == {
         reserved[PUBLIC["203.0.113.7"]]: "10.8.0.12",
         reserved[PUBLIC["203.0.113.8"]]: "10.8.0.100",
@@ -234,9 +261,10 @@ def test_networks_that_the_backup_site_lacks_are_created_there_as_they_were(
         tmp_path, vnf_file, ["signalling"], networks="create", provider_attributes="keep"
     )
     had = furnish(here)
-    messy(here, had, furnish_here(here, had))
+    member = furnish_here(here, had)
+    messy(here, had, member, *created_networks.furnish_twins(here))
     reserved = reserve(there, furnish_without(there, "vlan", "bare"))
-    await_guest(here)
+    await_guests(here)
     before, around = seen(here), created_networks.seen(here, CREATED)
     desk.ask("protect", VNF)
     assert (seen(here), created_networks.seen(here, CREATED)) == (before, around)
@@ -248,7 +276,7 @@ def test_networks_that_the_backup_site_lacks_are_created_there_as_they_were(
         assert hows == {"signalling": "mapped", **dict.fromkeys(CREATED, "created")}
         groups = {g["former"]: g["how"] for g in planned["security_groups"]}
         assert groups == {
-            **dict.fromkeys(("canary", "default"), "mapped"),
+            **dict.fromkeys(("canary", "default", "twice"), "mapped"),
             **dict.fromkeys(("peers", "web"), "created"),
         }
         (vlan,) = [n for n in planned["networks"] if n["former"] == "vlan"]
@@ -264,7 +292,7 @@ def test_networks_that_the_backup_site_lacks_are_created_there_as_they_were(
         reserved[PUBLIC["203.0.113.7"]]: "10.8.0.12",
         reserved[PUBLIC["203.0.113.8"]]: "10.8.0.100",
     }
-    await_guest(there)
+    await_guests(there)
 
 
 def furnish_here(cloud: Cloud, had: Mapping[str, str]) -> Json:

@@ -12,7 +12,20 @@ import pytest
 from antipode.sandbox import canary, desk
 from antipode.sandbox.supervision import Sandbox
 from tests import messy as messy_vnf
-from tests.messy import MAP, SERVER, Json, boot, furnish, messy, seen
+from tests.messy import (
+    MAP,
+    SECOND,
+    SERVER,
+    Json,
+    boot,
+    closed,
+    furnish,
+    messy,
+    open_gap,
+    second,
+    seen,
+    unsaid,
+)
 from tests.sandbox.conftest import BACKUP, LATENCY, PRIMARY, World
 
 __all__ = ["Json", "boot"]
@@ -22,7 +35,8 @@ class Cloud(messy_vnf.Cloud):
     """One embedded site."""
 
     def __init__(self, world: World, name: str) -> None:
-        super().__init__(canary.connect(world.sandbox, name))
+        member = canary.connect(world.sandbox, f"{name}-tenant")
+        super().__init__(canary.connect(world.sandbox, name), member)
 
 
 @pytest.fixture
@@ -37,18 +51,21 @@ def world(tmp_path: Path) -> Iterator[World]:
         sandbox.down()
 
 
-def know(world: World, **mapping: Any) -> None:
+def know(world: World, *others: str, **mapping: Any) -> None:
     names = {n: f"{n}-b" for n in ("signalling", "vlan", "bare")}
     world.know(
         vnf="messy",
-        members=[{"server": SERVER, "user_data": "keep"}],
+        members=[{"server": SERVER, "user_data": "keep"}, *({"server": o} for o in others)],
         map={**MAP, "networks": names, **mapping},
     )
 
 
 def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
     here, there = Cloud(world, PRIMARY), Cloud(world, BACKUP)
-    messy(here, furnish(here))
+    had = furnish(here)
+    messy(here, had, policy="soft-anti-affinity")
+    second(here, had)
+    open_gap(here)
     at_backup = furnish(there, "-b")
     public = {"203.0.113.7": "203.0.113.70", "203.0.113.8": "203.0.113.80"}
     reserved = {
@@ -60,22 +77,23 @@ def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
         )["id"]
         for address in public.values()
     }
-    know(world, floating_ips=public)
+    know(world, SECOND, floating_ips=public)
 
     before = seen(here)
     shown = world.operator.ask("vnf", "show", "messy")
-    assert [w for w in shown["warnings"] if "203.0.113.9" in w]
+    assert unsaid(here, shown["warnings"]) == []
     made = world.operator.ask("protect", "messy")
     assert made["warnings"] == shown["warnings"]
     world.sandbox.kill(PRIMARY)
     planned = world.operator.ask("failover", "messy", "--to", BACKUP, "--plan")
-    assert [w for w in planned["warnings"] if "203.0.113.9" in w and "lost" in w]
-    assert [p["name"] for p in planned["vip_ports"]] == ["hlr-vip"]
+    assert unsaid(there, planned["warnings"]) == []
+    assert [w for w in planned["warnings"] if "different keypairs messy" in w]
+    assert sorted(p["name"] for p in planned["vip_ports"]) == ["hlr-range", "hlr-vip", "hlr-vlan"]
     assert there.ask("compute", "GET", "/servers")["servers"] == []
     world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
 
     after = seen(there, "-b")
-    assert after == before
+    assert after == closed(before)
     leads = {
         f["id"]: f["fixed_ip_address"] for f in there.network("GET", "/floatingips")["floatingips"]
     }

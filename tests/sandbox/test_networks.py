@@ -46,7 +46,7 @@ def test_networks_and_groups_are_created_once_and_as_they_were(
 ) -> None:
     world, there, before = protected
     planned = world.operator.ask("failover", "messy", "--to", BACKUP, "--plan")
-    assert hows(planned, "networks") == {"inside": "created", "bare": "created"}
+    assert hows(planned, "networks") == dict.fromkeys(("inside", "bare", "twin"), "created")
     assert hows(planned, "security_groups") == {"peers": "created", "web": "created"}
     assert seen(there) == {"networks": [], "groups": {}}
     world.fault(BACKUP, r"^server\.create$", "error")
@@ -59,6 +59,9 @@ def test_networks_and_groups_are_created_once_and_as_they_were(
     ports = {p["name"]: p for p in there.network("GET", "/ports")["ports"]}
     assert [f["ip_address"] for f in ports["member"]["fixed_ips"]] == ["10.20.0.2", "fd00:20::2"]
     assert ports["bare"]["fixed_ips"] == []
+    homes = {n["id"]: n["description"] for n in there.network("GET", "/networks")["networks"]}
+    twins = {name: homes[ports[name]["network_id"]] for name in ("twin-1", "twin-2")}
+    assert twins == {"twin-1": "number 1", "twin-2": "number 2"}
 
 
 @pytest.mark.rest
@@ -75,7 +78,7 @@ def test_an_aborted_recovery_leaves_none_of_them_and_those_that_are_there_are_us
     world.fault(BACKUP, r"^server\.create$", "error", times=None)
     failed = world.operator.run("failover", "messy", "--to", BACKUP, "--yes")
     assert failed.returncode != 0
-    assert len(there.names("/networks", "networks")) == len(networks) + 2
+    assert len(there.names("/networks", "networks")) == len(networks) + 4
     world.sandbox.ask(BACKUP, "DELETE", "/faults")
     world.operator.tell("run", "abort", world.newest_run()["run"], "--yes")
     assert there.names("/networks", "networks") == networks
