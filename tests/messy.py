@@ -73,6 +73,11 @@ class Cloud:
         return Cloud(self._member)
 
     @property
+    def project(self) -> str:
+        """The id of the project."""
+        return str(self._connection.current_project_id)
+
+    @property
     def forwards_ports(self) -> bool:
         """Whether floating IPs can forward single ports."""
         extensions = self.network("GET", "/extensions")["extensions"]
@@ -144,11 +149,12 @@ class Cloud:
         self.ask("compute", "POST", f"/flavors/{made}/os-extra_specs", specs)
 
     def make_volume_type(self, name: str) -> None:
-        """A volume type of the backend of the others, if it is not there."""
+        """A volume type of the backend of the VNF's others, if it is not there."""
         kinds = self.ask("volume", "GET", "/types")["volume_types"]
         if name not in {kind["name"] for kind in kinds}:
             key = "volume_backend_name"
-            backend = next(k["extra_specs"][key] for k in kinds if key in k["extra_specs"])
+            others = {*TYPES, *TYPES.values()}
+            backend = next(k["extra_specs"][key] for k in kinds if k["name"] in others)
             body = {"volume_type": {"name": name, "extra_specs": {key: backend}}}
             self.ask("volume", "POST", "/types", body)
 

@@ -90,6 +90,12 @@ def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
     assert [w for w in planned["warnings"] if "different keypairs messy" in w]
     assert sorted(p["name"] for p in planned["vip_ports"]) == ["hlr-range", "hlr-vip", "hlr-vlan"]
     assert there.ask("compute", "GET", "/servers")["servers"] == []
+    (metadata,) = [q for q in planned["quotas"] if q["resource"].startswith("metadata_items")]
+    assert SERVER in metadata["resource"]
+    allow_metadata(there, metadata["needed"] - 1)
+    refused = world.operator.run("failover", "messy", "--to", BACKUP, "--plan")
+    assert refused.returncode == 3
+    allow_metadata(there, metadata["needed"])
     world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
 
     after = seen(there, "-b")
@@ -101,6 +107,12 @@ def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
         reserved["203.0.113.70"]: "10.8.0.12",
         reserved["203.0.113.80"]: "10.8.0.100",
     }
+
+
+def allow_metadata(cloud: Cloud, items: int) -> None:
+    """Let a server of the project have so many items of metadata, and no more."""
+    path = f"/os-quota-sets/{cloud.project}"
+    cloud.ask("compute", "PUT", path, {"quota_set": {"metadata_items": items}})
 
 
 @pytest.mark.rest
