@@ -257,6 +257,20 @@ def test_what_a_hypervisor_keeps_of_a_server_is_said_to_be_lost(
         assert [x for x in said if word in x and "app" in x]
 
 
+def test_servers_whose_machine_type_is_left_to_the_backup_site_are_named_in_one_line() -> None:
+    def said(cloud: FakeCloud) -> list[str]:
+        return [x for x in losses(VNF, discover(VNF, cloud.site)) if "machine type" in x]
+
+    cloud = FakeCloud()
+    cloud.volumes["app-root"]["volume_image_metadata"] |= {"hw_machine_type": "q35"}
+    others = [s.name for s in discover(VNF, cloud.site).servers if s.name != "app"]
+    (named,) = said(cloud)
+    assert ", ".join(others) in named and "app" not in named
+    for name in others:
+        cloud.volumes[f"{name}-root"]["volume_image_metadata"] |= {"hw_machine_type": "pc"}
+    assert said(cloud) == []
+
+
 def test_a_member_that_is_off_needs_no_agent_and_a_vnf_that_is_off_no_add_on() -> None:
     cloud = FakeCloud()
     cloud.servers["id-db"]["status"] = "SHUTOFF"

@@ -24,6 +24,17 @@ def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
     yield from _of_ports(vnf, topology)
     yield from _of_names(vnf, topology)
     yield from topology.not_carried
+    yield from _left_to_the_site(topology)
+
+
+def _left_to_the_site(topology: Topology) -> Iterator[str]:
+    """One sentence for all servers of which the backup site decides the machine type."""
+    if names := [s.name for s in topology.servers if not _boot_image(s).get("hw_machine_type")]:
+        yield (
+            f"{'servers' if len(names) > 1 else 'server'} {', '.join(names)}: the machine type is"
+            " not known and becomes the default of the backup site, as does the firmware where"
+            " hw_firmware_type is not set; set hw_machine_type on the image or boot volume"
+        )
 
 
 def _of_names(vnf: Vnf, topology: Topology) -> Iterator[str]:
