@@ -35,7 +35,6 @@ from tests.lab.captured import content, expect_what_was_frozen, protected
 from tests.lab.holdings import what_is_there
 
 pytestmark = [
-    pytest.mark.unseen,
     pytest.mark.lab,
     pytest.mark.skipif(bool(storage.missing), reason=storage.missing),
 ]
