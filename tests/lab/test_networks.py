@@ -233,6 +233,8 @@ def test_trunks_policies_floating_ips_and_dns_names_come_back_as_they_were(
     await_guests(here)
     open_gap(here)
     before = seen(here)
+    devices = [v["device"] for v in before["servers"][SERVER]["volumes"]]
+    assert devices == ["/dev/vda", "/dev/vdc", "/dev/vdd"]  # the swap of its flavor is vdb
     assert unsaid(here, desk.ask("vnf", "show", VNF)["warnings"]) == []
     desk.ask("protect", VNF)
     assert seen(here) == before

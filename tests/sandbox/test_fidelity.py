@@ -80,6 +80,8 @@ def test_a_messy_vnf_comes_back_as_it_was(world: World) -> None:
     know(world, SECOND, floating_ips=public)
 
     before = seen(here)
+    devices = [v["device"] for v in before["servers"][SERVER]["volumes"]]
+    assert devices == ["/dev/vda", "/dev/vdc", "/dev/vdd"]  # the swap of its flavor is vdb
     shown = world.operator.ask("vnf", "show", "messy")
     assert unsaid(here, shown["warnings"]) == []
     made = world.operator.ask("protect", "messy")
