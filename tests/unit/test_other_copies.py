@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from antipode.recover.other_copies import Known, OtherCopies, Place, seen_in
 from antipode.recover.recovery import Recovery
 from antipode.runs import stopped_copies
 from antipode.topology import answering, web
+from antipode.vault.old_copies import OldCopy
 from tests.unit import test_kill_matrix as of_kills
 from tests.unit.fakecloud import FakeTimeline
 from tests.unit.test_durable_runs import World
@@ -183,6 +185,21 @@ def test_another_failover_knows_what_the_one_before_has_seen_and_fences_that_cop
     record = fail_over(world, within=600, fence="required")
     assert record["answered_before"] == {"db": str(DB)}
     assert {s["status"] for s in world.a.servers.values()} == {"SHUTOFF"}
+
+
+@pytest.mark.parametrize("known", [{}, {"id-db": "renamed"}])
+def test_a_member_that_is_recovered_runs_there_whatever_newer_points_say_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, known: dict[str, str]
+) -> None:
+    copy = OldCopy("site-a", {**known, "id-front": "front"}, set(), set(), set())
+    run = SimpleNamespace(site=lambda name: world.a.site)
+    former: Any = SimpleNamespace(site="site-a", copy=copy, run=run)
+    stopped = stopped_copies.StoppedCopies(former, {"id-db": "db"})
+    assert stopped._ask() == {"db", "front"}
+    world.a.servers["id-db"]["status"] = "SHUTOFF"
+    assert stopped._ask() == {"front"}
+    monkeypatch.setattr(stopped_copies, "is_unreadable", lambda server: True)
+    assert stopped._ask() is None  # a cell that does not answer shows no status
 
 
 def test_a_silent_former_site_is_not_asked(

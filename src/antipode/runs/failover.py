@@ -367,7 +367,7 @@ def _fail_over(run: Run) -> None:
         go_on=run.go_on,
         mover=run.deployment.mover(site, point.site, point.vnf.store, run.party, urgent=True),
         mover_restores=run.deployment.mover_restores(site.name),
-        others=_other_copies(former),
+        others=_other_copies(former, request.plan),
     )
     try:
         if request.fence is not None:
@@ -698,7 +698,7 @@ def _answered_before(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
-def _other_copies(former: Former) -> OtherCopies:
+def _other_copies(former: Former, plan: RecoveryPlan) -> OtherCopies:
     """What is known of copies that answer at the addresses of the members."""
     run = former.run
 
@@ -708,7 +708,7 @@ def _other_copies(former: Former) -> OtherCopies:
     known = Known(
         seen(run.timeline.kept()),
         lambda other: seen(run.deployment.runs.steps(other)),
-        StoppedCopies(former).has,
+        StoppedCopies(former, {s.source_id: s.name for s in plan.servers}).has,
     )
     return OtherCopies(run.id, run.timeline, known)
 

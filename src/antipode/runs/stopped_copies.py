@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Mapping
 
 from antipode import logs
 from antipode.cloud.compute import is_unreadable
@@ -26,8 +27,14 @@ AGAIN_S = 15.0
 class StoppedCopies:
     """The members of the former copy that run no more, as far as that is known."""
 
-    def __init__(self, former: Former) -> None:
+    def __init__(self, former: Former, planned: Mapping[str, str]) -> None:
+        """
+        Args:
+            planned: id at the captured site -> name of the members that are recovered. From an
+                older point that may be one which is known as no member of that copy any more.
+        """
         self._former = former
+        self._planned = planned
         self._lock = threading.Lock()
         self._looks = False
         self._looked_at = -math.inf
@@ -65,11 +72,9 @@ class StoppedCopies:
         """
         copy = self._former.copy
         site = self._former.run.site(self._former.site).impatient(ANSWERS_WITHIN_S)
-        members = fencing.members(site, copy)
-        if any(map(is_unreadable, members)):
-            return None
-        return {
-            copy.servers.get(member["id"], member["name"])
-            for member in members
-            if not fencing.is_off(member)
-        }
+        servers = site.compute.servers()
+        if any(map(is_unreadable, servers)):
+            return None  # such a one shows no mark either
+        members = [s for s in servers if s["id"] in self._planned or copy.has(s)]
+        names = {**copy.servers, **self._planned}
+        return {str(names.get(m["id"], m["name"])) for m in members if not fencing.is_off(m)}
