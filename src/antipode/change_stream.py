@@ -413,13 +413,17 @@ def _fill(
     """Write all pieces of a chain, one pack in memory at a time; a new file reads as zeros."""
     data = [(p.layer, p.extent.pack, p, p.extent) for p in layers(chain) if p.extent is not None]
     held, pack = (-1, -1), b""
+    unpacked: Extent | None = None  # later deltas leave many pieces of one extent
+    whole = memoryview(b"")
     for layer, number, piece, extent in sorted(data, key=lambda item: item[:2]):
         if held != (layer, number):
             named = chain[layer].packs[number]
             pack = check_pack(get(f"{prefixes[layer]}/{named.name}"), named)
             held = layer, number
+        if extent is not unpacked:
+            unpacked, whole = extent, memoryview(unpack(pack, extent))
         begin = piece.offset - extent.offset
-        view = memoryview(unpack(pack, extent))[begin : begin + piece.length]
+        view = whole[begin : begin + piece.length]
         offset = piece.offset
         while view:
             written = os.pwrite(handle, view, offset)

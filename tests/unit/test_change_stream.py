@@ -113,6 +113,24 @@ def test_each_point_of_a_stream_is_read_back_as_it_was(seed: int, counts: list[i
         assert (end, bytes(found)) == (SIZE, state)
 
 
+def test_the_reader_unpacks_an_extent_once_that_newer_deltas_have_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, unpacked = Stream(), list[change_stream.Extent]()
+    stream.capture((0, random.Random(1).randbytes(SIZE)))
+    made = stream.capture(*((at, b"\1") for at in range(0, SIZE, 4 * GRAIN)))
+    real = change_stream.unpack
+
+    def unpack(pack: bytes, extent: change_stream.Extent) -> bytes:
+        unpacked.append(extent)
+        return real(pack, extent)
+
+    monkeypatch.setattr(change_stream, "unpack", unpack)
+    write_image(stream.store.get, made.prefix, tmp_path / "image", made.sha256)
+    assert (tmp_path / "image").read_bytes() == stream.states[-1]
+    assert len(unpacked) == len(set(unpacked))
+
+
 def test_an_increment_costs_its_changes_and_not_its_extents() -> None:
     """4 KiB here and there: Cinder's format stores 64 KiB and an object for each."""
     stream, chosen = Stream(32 << 20), random.Random(1)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antipode.change_stream import INDEX, Base
+from antipode import change_stream
+from antipode.change_stream import INDEX, Base, Extent
 from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, VolumeTaken
 from antipode.model.source import ChangeStream, Delta
 from antipode.mover.budget import Budget
@@ -119,6 +120,28 @@ def test_only_the_newer_deltas_are_fetched_and_written() -> None:
     packs = [name for name in store.asked if not name.endswith(INDEX)]
     assert packs == ["hlr/protect-1/d1/pack-00000"]
     assert moved(chain, store, standing, Known("d1")) == (0, 0)
+
+
+def test_an_extent_that_newer_deltas_have_cut_is_unpacked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+    source = Source(store)
+    source.capture((0, random.Random(1).randbytes(SIZE // 2)))
+    source.capture(*((at, b"\1") for at in range(0, SIZE // 2, 4 * GRAIN)))
+    chain = source.capture((SIZE - GRAIN, bytes(GRAIN)), (SIZE // 2, b"\2" * GRAIN))
+    stream, unpacked = read_stream(chain, store), list[Extent]()
+
+    def unpack(pack: bytes, extent: Extent) -> bytes:
+        unpacked.append(extent)
+        return change_stream.unpack(pack, extent)
+
+    monkeypatch.setattr("antipode.mover.stream.unpack", unpack)
+    volume = Bytes(bytes(SIZE))
+    found, _ = move_to_delta(stream, volume, store, Known(is_new=True))
+    assert volume.content == source.states[-1]
+    assert len(unpacked) == len(set(unpacked)) < found.blocks
+    assert found.data == SIZE // 2 + GRAIN
 
 
 def test_a_volume_that_others_have_written_is_found_by_reading_it() -> None:

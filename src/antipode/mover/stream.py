@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -164,7 +164,9 @@ def move_to_delta(
         raise ResourceFailed(
             f"the volume has {target.size} bytes, and delta {chain.deltas[-1].id} {chain.size}"
         )
-    pieces, foreign = _wanted(chain, target, known)
+    with _as_ours():
+        whole = layers(chain.indexes)
+    pieces, foreign = _wanted(whole, chain, target, known)
     done, zeroed = _Done(), 0
     for piece in pieces:
         if piece.extent is None:
@@ -186,16 +188,17 @@ def move_to_delta(
         if not _holds(target, offset, length, digest):
             raise ResourceFailed(f"the volume does not hold what was written at byte {offset}")
     may_write()
-    moved = Moved(len(done.pieces), done.packs, done.fetched, written, zeroed)
+    of_volume = sum(p.length for p in whole if p.extent is not None)
+    moved = Moved(len(done.pieces), done.packs, done.fetched, written, zeroed, of_volume)
     return moved, foreign
 
 
-def _wanted(chain: Streamed, target: Target, known: Known) -> tuple[list[Piece], int]:
-    """The pieces that are to be written; and those that are not as they should be, and were not
-    known to be so.
+def _wanted(
+    pieces: Sequence[Piece], chain: Streamed, target: Target, known: Known
+) -> tuple[list[Piece], int]:
+    """The pieces of a volume that are to be written; and those that are not as they should be, and
+    were not known to be so.
     """
-    with _as_ours():
-        pieces = layers(chain.indexes)
     if known.is_new:
         return [p for p in pieces if p.extent is not None or not _is_there(target, p)], 0
     held = next((n for n, d in enumerate(chain.deltas) if d.id == known.holds), None)
@@ -255,8 +258,7 @@ def _data(
                 size, got, group = under_way[0]
                 pack = got.result()
                 done.packs, done.fetched = done.packs + 1, done.fetched + len(pack)
-                for piece in group:
-                    yield piece, _plain(pack, piece)
+                yield from _plain(pack, group)
                 under_way.popleft()
                 budget.give(size)
         finally:
@@ -274,12 +276,16 @@ def _place(piece: Piece) -> tuple[int, int]:
     return piece.layer, _extent(piece).pack
 
 
-def _plain(pack: bytes, piece: Piece) -> bytes:
-    extent = _extent(piece)
-    with _as_ours():
-        whole = unpack(pack, extent)
-    begin = piece.offset - extent.offset
-    return whole[begin : begin + piece.length]
+def _plain(pack: bytes, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, bytes]]:
+    """The bytes of the pieces of a pack. Those of one extent, of which later deltas leave many,
+    follow each other: it is unpacked once.
+    """
+    for extent, parts in groupby(pieces, key=_extent):
+        with _as_ours():
+            whole = unpack(pack, extent)
+        for piece in parts:
+            begin = piece.offset - extent.offset
+            yield piece, whole[begin : begin + piece.length]
 
 
 def _pack(chain: Streamed, layer: int, number: int, store: Store) -> bytes:
