@@ -116,6 +116,7 @@ bench: lab                ## antipode beside a floor and beside the openstack co
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.replicated
 	$(BIN)/python -m bench.standing
+	$(BIN)/python -m bench.standing --members 1 --gib 20
 	$(BIN)/python -m bench.streams
 	$(BIN)/python -m bench --volumes 10 --skip-cli
 	$(BIN)/python -m lab.canary remove site-a
