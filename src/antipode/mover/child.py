@@ -5,21 +5,29 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from antipode import libraries
-from antipode.errors import InvalidInput
-from antipode.mover.job import Access, Job, Outcome, VolumeJob
+from antipode.errors import InvalidInput, ResourceFailed
+from antipode.mover.job import ENDS_WITHIN_S, Access, Job, Outcome, VolumeJob
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.5
+KILLED_AFTER_S = ENDS_WITHIN_S + 10.0
+"""After the end of its input, of a mover that does not end itself."""
+READ_S = 10.0
+"""For the output of a mover that has ended. A command that outlives it may hold its pipes."""
 Places = Callable[[int], AbstractContextManager[int]]
 """A place among those that are written at once at the site, and how many of so many volumes may be
 written at once.
@@ -67,6 +75,7 @@ class Mover(Protocol):
 
         Raises:
             Stopped: while waiting, the run was to stop.
+            ResourceFailed: this host cannot start it.
         """
         ...
 
@@ -116,16 +125,23 @@ class ChildMover:
 
     @contextmanager
     def turn(self, volumes: int) -> Iterator[Turn]:
-        # where the process is killed, os-brick leaves the key of the storage in a temporary file
-        with (
-            self._places(volumes) as at_once,
-            tempfile.TemporaryDirectory(prefix="antipode-mover-") as folder,
-        ):
-            child = _Child(self._access, self.locks, at_once, folder)
+        with ExitStack() as held:
+            at_once = held.enter_context(self._places(volumes))
+            # where the process is killed, os-brick leaves the key of the storage in such a file
             try:
-                yield child
-            finally:
-                child.end()
+                folder = held.enter_context(
+                    tempfile.TemporaryDirectory(
+                        prefix="antipode-mover-", ignore_cleanup_errors=True
+                    )
+                )
+                child = _Child(self._access, self.locks, at_once, folder)
+            except OSError as error:
+                raise ResourceFailed(
+                    f"this host cannot start the mover: {error}. See that it has memory, processes"
+                    " and room for temporary files"
+                ) from error
+            held.callback(child.end)
+            yield child
 
 
 class _Child:
@@ -141,17 +157,20 @@ class _Child:
             env={**os.environ, "TMPDIR": folder},
             start_new_session=True,  # a signal of the terminal is for us, who end it in good order
         )
+        assert self._process.stdin is not None  # a pipe
+        self._input = self._process.stdin
+        os.set_blocking(self._input.fileno(), False)
         self._said, self._failed = _Lines(self._process.stdout), _Lines(self._process.stderr)
         with suppress(BrokenPipeError):  # it says why it has ended when it is to carry
-            self._hand(access)
+            self._hand(access, lambda: None)
 
     def carry(
         self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
     ) -> dict[str, Outcome]:
         job = Job(lock=self._locks / claim, at_once=self._at_once, volumes=volumes)
-        self._has_job = True
         try:
-            self._hand(job)
+            self._hand(job, go_on)
+            self._has_job = True
             _await(self._process, go_on)
         except BrokenPipeError:
             pass  # it says below why it has ended
@@ -160,8 +179,7 @@ class _Child:
         words = self._failed.all()
         for line in words:
             LOG.debug("mover: %s", line)
-        outcomes = [Outcome.model_validate_json(line) for line in self._said.all()]
-        found = {outcome.volume: outcome for outcome in outcomes}
+        found = {outcome.volume: outcome for outcome in _outcomes(self._said.all())}
         why = f"the mover has ended with {self._process.returncode}: {' '.join(words)[-SAID:]}"
         for volume in volumes:
             if volume.volume not in found:
@@ -170,18 +188,25 @@ class _Child:
         return found
 
     def end(self) -> None:
-        """Wait until it has ended, which it does when its input ends."""
-        assert self._process.stdin is not None  # a pipe
-        if not self._has_job:  # it may be waiting for a site, and has touched nothing
-            self._process.kill()
-        with suppress(BrokenPipeError):  # of what it has not read
-            self._process.stdin.close()
+        """End its input, and wait until it has ended. What it writes counts as being written until
+        then, so that there is no limit after it was killed.
+        """
+        self._input.close()
+        if self._has_job:  # else it may be waiting for a site, and has touched nothing
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILLED_AFTER_S)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its commands, too
         self._process.wait()
 
-    def _hand(self, what: Access | Job) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(what.model_dump_json().encode() + b"\n")
-        self._process.stdin.flush()
+    def _hand(self, what: Access | Job, go_on: Callable[[], None]) -> None:
+        rest = what.model_dump_json().encode() + b"\n"
+        room = select.poll()
+        room.register(self._input, select.POLLOUT)
+        while rest:
+            go_on()
+            if room.poll(POLL_S * 1000):
+                rest = rest[os.write(self._input.fileno(), rest) :]
 
 
 def _program(access: Access) -> list[str]:
@@ -190,6 +215,15 @@ def _program(access: Access) -> list[str]:
         return ["antipode.mover.helper_process"]
     folders = [] if access.modules is None else [str(access.modules)]
     return ["antipode.mover.process", *folders]
+
+
+def _outcomes(lines: Iterable[str]) -> Iterator[Outcome]:
+    """Those that were said; a line may be a word of a library, or half of one."""
+    for line in lines:
+        try:
+            yield Outcome.model_validate_json(line)
+        except ValidationError:
+            LOG.debug("mover, no outcome: %s", line)
 
 
 def _await(process: subprocess.Popen[bytes], go_on: Callable[[], None]) -> None:
@@ -217,5 +251,5 @@ class _Lines:
 
     def all(self) -> list[str]:
         """What was said until the other end was closed."""
-        self._thread.join()
-        return self._lines
+        self._thread.join(READ_S)
+        return list(self._lines)

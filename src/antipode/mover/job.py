@@ -11,6 +11,11 @@ from antipode.config import HelperConfig
 from antipode.model.base import Model
 from antipode.model.source import BackupRecord, Delta
 
+ENDS_WITHIN_S = 60.0
+"""How long the mover may live after the end of its input: for a write that is under way, and for
+the detachment.
+"""
+
 
 class VolumeJob(Model):
     """One volume, and the backup that it is to hold."""
