@@ -174,7 +174,7 @@ class World:
     def delete_volume(self, volume: str) -> None:
         with self.fate.deed("delete volume"):
             has_snapshots = any(s["volume_id"] == volume for s in self.snapshot_rows.values())
-            if self._shown(volume)["status"] != "available" or has_snapshots:
+            if self._shown(volume)["status"] not in ("available", "error") or has_snapshots:
                 raise ApiError(self.name, "DELETE", 400, "it is in use, or has snapshots")
             del self.rows[volume], self.disks[volume]
 
@@ -361,24 +361,29 @@ def site_of(world: World) -> Any:
     return _Site(world)
 
 
+CHANGES = ("create_volume", "merge_metadata", "update_volume", "create_snapshot")
+
+
 class _Site:
     """What a `Site` has of a world."""
 
-    def __init__(self, world: World) -> None:
-        self.name = world.name
-        self.volumes = _Volumes(world)
+    def __init__(self, world: World, go_on: Callable[[], None] = lambda: None) -> None:
+        self.name, self._world = world.name, world
+        self.volumes = _Volumes(world, go_on)
         self.attachments = self.compute = world
         self.helper = world.helper
 
-    def under(self, go_on: Callable[[], None], rate: Any) -> _Site:
-        return self
+    def under(self, go_on: Callable[[], None], rate: Any = None) -> _Site:
+        return _Site(self._world, go_on)
 
 
 class _Volumes:
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, go_on: Callable[[], None]) -> None:
+        self._world, self._go_on = world, go_on
 
     def __getattr__(self, name: str) -> Any:
+        if name in CHANGES:
+            self._go_on()
         return getattr(self._world, name)
 
     def volumes(self) -> list[Json]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from antipode.cloud.api import ApiError
-from antipode.errors import ResourceFailed
+from antipode.errors import ResourceFailed, Stopped
 from antipode.model.marks import KEY, RUN, VOLUME
 from antipode.model.plan import VolumePlan
 from antipode.model.source import BackupChain
@@ -27,7 +27,7 @@ from antipode.recover import rollback, standing
 from antipode.recover.existing import Found
 from antipode.recover.sources import backup
 from antipode.recover.sources.standing import provided
-from antipode.recover.standing import Want, bring, give_back, keep_taken, listed
+from antipode.recover.standing import Want, bring, freed, give_back, keep_taken, listed
 from tests.unit.standingworld import SOURCES, VNF, Killed, World, site_of, standing_world
 
 
@@ -134,6 +134,24 @@ def test_volumes_are_brought_to_a_newer_or_an_older_point(tmp_path: Path) -> Non
     older = Recovering(world, first)
     older.must_have(older.provide())
     assert older.roads == ["written"] * 2
+
+
+def test_a_failover_that_is_stopped_says_that_its_writer_has_ended(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    is_stopped: list[str] = []
+
+    def go_on() -> None:
+        if is_stopped:
+            raise Stopped("it is aborted")
+
+    world.fate.on_deed = lambda what: is_stopped.append(what) if what == "after write" else None
+    stopped = Recovering(world, second)
+    stopped.recovery.site, stopped.recovery.go_on = site_of(world).under(go_on), go_on
+    with pytest.raises(Stopped):
+        stopped.provide()
+    world.becomes_another_host(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+    assert freed(world.hands(), mine) is not None
 
 
 def test_without_a_mover_only_what_stands_at_the_point_is_taken(tmp_path: Path) -> None:

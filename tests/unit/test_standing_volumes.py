@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from antipode.cloud.api import ApiError
-from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed
+from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, Stopped
 from antipode.model.standing import CLAIM, HOLDS, RETIRED, released
 from antipode.mover import work
 from antipode.mover.job import Outcome, VolumeJob
@@ -58,6 +58,8 @@ def deeds_of_an_apply(folder: Path, helper: str | None) -> int:
     [
         *((then, host, None, 1) for then in ("again", "forward", "back") for host in HOSTS),
         *(("again", host, None, 8) for host in HOSTS),
+        ("forward", "another", None, 8),
+        ("back", "same", None, 8),
         ("again", "same", HELPER, 1),
         ("forward", "another", HELPER, 1),
     ],
@@ -501,6 +503,154 @@ def test_a_run_that_is_to_stop_says_that_its_writer_has_ended(tmp_path: Path) ->
     world.becomes_another_host(tmp_path)
     for same in listed(world.listing(), VNF).values():
         assert freed(world.hands(), same[0]) is not None
+
+
+CLAIMS = "before merge ['standing-holds']"
+NOTES = "before merge ['standing-data', 'standing-holds']"
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("where", [CLAIMS, NOTES])
+def test_a_run_that_stops_while_it_claims_or_notes_says_that_its_writer_has_ended(
+    where: str, at_once: int, tmp_path: Path
+) -> None:
+    world, _, second = standing_world(tmp_path)
+    world.at_once = at_once
+    together = threading.Barrier(min(at_once, len(SOURCES)))
+
+    def stop(what: str) -> None:
+        if what == where:
+            together.wait(30)
+            raise Stopped("it gives way to a failover")
+
+    world.fate.on_deed = stop
+    with pytest.raises(Stopped):
+        bring(world.hands(), second, world.store)
+    world.fate.on_deed = lambda what: None
+    world.becomes_another_host(tmp_path)
+    there = listed(world.listing(), VNF)
+    assert [len(there[source]) for source in SOURCES] == [1, 1]
+    assert all(freed(world.hands(), there[source][0]) is not None for source in SOURCES)
+    assert bring(world.hands(), second, world.store).problems == []
+    assert (len(world.rows), world.shown_as_good()) == (2, at(second))
+
+
+def test_a_note_that_fails_leaves_those_of_the_other_volumes(tmp_path: Path) -> None:
+    world, _, second = standing_world(tmp_path)
+    failed: list[str] = []
+
+    def fail(what: str) -> None:
+        if what == NOTES and not failed:
+            failed.append(what)
+            raise ResourceFailed("no answer, once")
+
+    world.fate.on_deed = fail
+    with pytest.raises(ResourceFailed, match="once"):
+        bring(world.hands(), second, world.store)
+    assert world.shown_as_good() == at(second[1:])
+    world.becomes_another_host(tmp_path)
+    assert freed(world.hands(), listed(world.listing(), VNF)[SOURCES[0]][0]) is not None
+
+
+@pytest.mark.parametrize("when", ["after detach", f"after {NOTES.removeprefix('before ')}"])
+def test_an_apply_that_has_lost_a_volume_at_its_end_fails_and_keeps_all_snapshots(
+    when: str, tmp_path: Path
+) -> None:
+    world, first, second = standing_world(tmp_path)
+    (mine, *_) = listed(world.listing(), VNF)[SOURCES[0]]
+
+    def claim(what: str) -> None:
+        if what == when and world.rows[mine.id]["metadata"][CLAIM] != "of-another":
+            world.rows[mine.id]["metadata"][CLAIM] = "of-another"
+
+    world.fate.on_deed = claim
+    found = bring(world.hands(), second, world.store)
+    assert len(found.problems) == 1
+    assert "was claimed by another process" in found.problems[0]
+    assert world.shown_as_good() == at(second[1:])
+    assert {s["volume_id"] for s in world.snapshot_rows.values()} == set(world.rows)
+    assert all(
+        same[0].snapshot_holds == want.backup
+        for want, same in zip(first, listed(world.listing(), VNF).values(), strict=True)
+    )
+
+
+def test_an_interrupt_waits_for_no_call_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.at_once = 8
+    wants = world.back_up(1)
+    over, ended = threading.Event(), list[str]()
+
+    def creating(ids: list[str], **how: object) -> None:
+        over.wait(30)
+        ended.extend(ids)
+        raise ResourceFailed("they were never available")
+
+    def interrupted(*calls: object, **how: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world, "wait_for", creating)
+    monkeypatch.setattr(standing, "wait", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bring(world.hands(), wants, world.store)
+        assert ended == []
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_failure_is_raised_when_no_call_is_under_way(at_once: int, tmp_path: Path) -> None:
+    h = replace(World(tmp_path).hands(), at_once=at_once)
+    both, ended = threading.Barrier(min(at_once, 2)), list[int]()
+
+    def work(number: int) -> int:
+        if number < 2:
+            both.wait(30)
+        if number == 0:
+            raise ResourceFailed("the first")
+        ended.append(number)
+        return number
+
+    with pytest.raises(ResourceFailed, match="the first"):
+        standing._for_each(h, range(20), work)
+    known = list(ended)
+    if at_once > 1:
+        assert 1 in known
+    assert standing._for_each(h, [5, 4, 3], work) == [5, 4, 3]
+    assert ended[: len(known)] == known
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_volumes_that_cannot_be_made_leave_none_at_each_try(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.at_once = at_once
+    wants = world.back_up(1)
+    made = World.create_volume
+
+    def failing(self: World, wanted: dict[str, object]) -> str:
+        volume = made(self, wanted)
+        self.rows[volume]["status"] = "error"
+        return volume
+
+    monkeypatch.setattr(World, "create_volume", failing)
+    for _ in range(2):
+        with pytest.raises(ResourceFailed):
+            bring(world.hands(), wants, world.store)
+        assert world.rows == {}
+
+
+def test_nothing_is_claimed_where_no_lock_can_be_made(tmp_path: Path) -> None:
+    world, first, second = standing_world(tmp_path)
+    (tmp_path / "file").touch()
+    world.locks = tmp_path / "file" / "locks"
+    with pytest.raises(ResourceFailed):
+        bring(world.hands(), second, world.store)
+    assert world.shown_as_good() == at(first)
 
 
 def test_volumes_hold_what_they_hold_while_the_mover_has_another_job(tmp_path: Path) -> None:

@@ -21,9 +21,12 @@ from antipode.mover import lock, work
 from antipode.mover.child import NoMover
 from antipode.recover import rollback, standing
 from antipode.recover.sources import written
+from antipode.recover.sources.standing import provided
 from antipode.recover.standing import Want
 from tests.unit.standingworld import BLOCK, SIZE, SOURCES, Killed, World, site_of, standing_world
 from tests.unit.test_standing_roads import Recovering
+
+Road = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -249,6 +252,18 @@ def test_a_site_that_makes_no_volume_leaves_cinders_restore(tmp_path: Path) -> N
     made, roads = provide(world, wants)
     assert made == {}
     assert all(road.startswith("Cinder's restore: ") for road in roads)
+
+
+@pytest.mark.parametrize("road", [provided, written.provided])
+def test_a_lock_that_cannot_be_made_leaves_cinders_restore(road: Road, tmp_path: Path) -> None:
+    world, _, wants = standing_world(tmp_path)
+    there = set(world.rows)
+    (tmp_path / "file").touch()
+    world.locks = tmp_path / "file" / "locks"
+    recovering = Recovering(world, wants)
+    assert recovering.provide(road) == {}
+    assert [road.partition(":")[0] for road in recovering.roads] == ["Cinder's restore"] * 2
+    assert set(world.rows) == there
 
 
 def test_a_volume_that_another_process_has_claimed_is_not_taken(tmp_path: Path) -> None:

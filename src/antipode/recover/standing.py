@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +20,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from antipode.cloud.api import ApiError, Json
-from antipode.errors import AntipodeError, RecoveryPointInvalid, ResourceFailed, Stopped
+from antipode.errors import (
+    AntipodeError,
+    RecoveryPointInvalid,
+    ResourceFailed,
+    Stopped,
+    VolumeTaken,
+)
 from antipode.model.marks import VOLUME, made_by
 from antipode.model.source import BackupRecord, Delta
 from antipode.model.standing import (
@@ -36,6 +42,7 @@ from antipode.model.standing import (
     WRITTEN,
     Standing,
     given_back,
+    held_backup,
     is_standing,
     is_standing_of,
     is_taken,
@@ -160,7 +167,7 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
 
     Raises:
         RecoveryPointInvalid: a chain is not whole; nothing was written.
-        ResourceFailed: a volume or snapshot could not be made; nothing was written.
+        ResourceFailed: a volume, snapshot or lock could not be made; nothing was written.
     """
     _verify(h, wants, store)
     done = Brought()
@@ -186,7 +193,7 @@ def bring(h: Hands, wants: Sequence[Want], store: Store) -> Brought:
         ]
     if not done.problems:  # until then these hold the point before, as the snapshots of the others
         _note_unchanged(h, [(w, standing[w.source]) for w in same])
-        _forget_snapshots(h, done)
+        _forget_snapshots(h, wants, done)
     _remove_retired(h, done)
     standing_now = [s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same]
     done.size_gib = sum(s.size_gib for s in standing_now)
@@ -420,11 +427,19 @@ def _note_unchanged(h: Hands, volumes: Iterable[tuple[Want, Standing]]) -> None:
 
 
 def _for_each(h: Hands, items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result]:
-    """Do the same for several volumes at once. The first failure is raised when none is under way
-    any more; those that have not begun then do not begin.
+    """Do the same for several volumes at once. Once a failure is seen no more begin, and it is
+    raised when none is under way. An interrupt of this thread waits for none: of those under way
+    each makes no call once the run has ended.
     """
-    with ThreadPoolExecutor(h.at_once, "standing") as pool:
-        return list(pool.map(work, items))
+    pool = ThreadPoolExecutor(h.at_once, "standing")
+    try:
+        begun = [pool.submit(work, item) for item in items]
+        wait(begun, return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    return [done.result() for done in begun]  # those that did not begin come after a failure
 
 
 def _made(h: Hands, want: Want) -> Standing:
@@ -447,15 +462,22 @@ def _create(h: Hands, wanted: Json, source: str, label: str, claim: str) -> str:
             "metadata": {STANDING: standing_key(h.vnf, source), CLAIM: claim},
         }
     )
-    found = h.site.volumes.watch.wait_for([made], timeout_s=TIMEOUT_S)[made]
-    if found.get("encrypted") or found.get("multiattach"):
-        h.site.volumes.delete_volume(made)
-        what = "encrypted" if found.get("encrypted") else "one for several servers"
-        raise ResourceFailed(
-            f"{h.site.name}: volume {label} would be {what}, and no such volume can stand: Cinder"
-            " restores it. Map its type to another, or take `standing` out of the VNF file"
-        )
-    h.site.volumes.merge_metadata(made, {VOLUME: made})
+    try:
+        found = h.site.volumes.watch.wait_for([made], timeout_s=TIMEOUT_S)[made]
+        if found.get("encrypted") or found.get("multiattach"):
+            what = "encrypted" if found.get("encrypted") else "one for several servers"
+            raise ResourceFailed(
+                f"{h.site.name}: volume {label} would be {what}, and no such volume can stand:"
+                " Cinder restores it. Map its type to another, or take `standing` out of the VNF"
+                " file"
+            )
+        h.site.volumes.merge_metadata(made, {VOLUME: made})
+    except Stopped:
+        raise
+    except AntipodeError:
+        with suppress(AntipodeError):  # or each try would leave one, until `MAKING_S` have passed
+            h.site.volumes.delete_volume(made)
+        raise
     return made
 
 
@@ -521,8 +543,7 @@ def _written_now(
     h: Hands, wants: Sequence[Want], standing: Mapping[str, Standing], turn: Turn
 ) -> dict[str, Outcome]:
     """The same, in the mover's turn."""
-    claim = new_claim()
-    lock.prepare(h.mover.locks / claim)
+    claim = claim_with_lock(h.mover)
     jobs: list[VolumeJob] = []
     held: dict[str, str | None] = {}
 
@@ -534,11 +555,10 @@ def _written_now(
     with h.timeline.step(StandingSteps.WRITE, h.vnf) as step:
         try:
             _for_each(h, wants, claimed)
-            found = turn.carry(claim, jobs, h.go_on)
+            found = _noted(h, jobs, turn.carry(claim, jobs, h.go_on), held)
         except BaseException:
-            _release(h, jobs)
+            _release(h, claim, [standing[w.source].id for w in wants])
             raise
-        _for_each(h, jobs, lambda job: _note(h, job, found[job.volume], held[job.volume]))
         step.result(
             volumes=len(jobs),
             failed=sum(not o.is_done for o in found.values()),
@@ -547,6 +567,22 @@ def _written_now(
         )
     (h.mover.locks / claim).unlink(missing_ok=True)
     return {w.source: found[standing[w.source].id] for w in wants}
+
+
+def claim_with_lock(mover: Mover) -> str:
+    """A claim for a writer of this host, whose lock is there.
+
+    Raises:
+        ResourceFailed: the lock cannot be made, as where the disk is full.
+    """
+    claim = new_claim()
+    try:
+        lock.prepare(mover.locks / claim)
+    except OSError as error:
+        raise ResourceFailed(
+            f"nothing can be written, as {mover.locks} takes no lock: {error.strerror}"
+        ) from error
+    return claim
 
 
 def _claimed(h: Hands, standing: Standing, claim: str) -> Standing:
@@ -579,27 +615,58 @@ def _job(h: Hands, want: Want, standing: Standing, claim: str) -> VolumeJob:
     )
 
 
-def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> None:
+def _noted(
+    h: Hands,
+    jobs: Sequence[VolumeJob],
+    found: Mapping[str, Outcome],
+    held: Mapping[str, str | None],
+) -> dict[str, Outcome]:
+    """The outcomes of volumes once it is noted what each holds. Where that fails of one, the others
+    are noted all the same, and then the first failure is raised.
+    """
+    failed: list[Exception] = []
+
+    def note(job: VolumeJob) -> Outcome:
+        outcome = found[job.volume]
+        try:
+            if _note(h, job, outcome, held[job.volume]) or not outcome.is_done:
+                return outcome
+        except Exception as error:
+            failed.append(error)
+            return outcome
+        problem = f"volume {job.volume} was claimed by another process"
+        return Outcome(volume=job.volume, code=VolumeTaken.code, problem=problem, touched=True)
+
+    outcomes = _for_each(h, jobs, note)
+    if failed:
+        raise failed[0]
+    return {outcome.volume: outcome for outcome in outcomes}
+
+
+def _note(h: Hands, job: VolumeJob, outcome: Outcome, held: str | None) -> bool:
     """Note what a volume holds, if it is still ours: the mover has ended.
 
     Args:
         held: the backup that it held when it was claimed.
+
+    Returns:
+        whether it was ours.
     """
     if not outcome.is_done and _is_ours(h, job):
         # a mover that was killed has left it attached, and no other process can prove its end
         let_go(h.site, job.volume, h.site.helper, DETACHES_S)
     if not _is_ours(h, job):
-        return
-    if not outcome.is_done and not outcome.touched and held is not None:
-        h.site.volumes.merge_metadata(job.volume, {HOLDS: f"{held}@{job.claim}"})
-        return
-    if not outcome.is_done:
-        h.site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
-        return
-    noted = {HOLDS: f"{job.wanted}@{job.claim}", DATA: str(outcome.data)}
-    if job.is_read:
-        noted[READ_AT] = str(int(h.now()))
+        return False
+    if outcome.is_done:
+        noted = {HOLDS: f"{job.wanted}@{job.claim}", DATA: str(outcome.data)}
+        if job.is_read:
+            noted[READ_AT] = str(int(h.now()))
+    elif not outcome.touched and held is not None:
+        noted = {HOLDS: f"{held}@{job.claim}"}
+    else:
+        noted = {CLAIM: released(new_claim())}
     h.site.volumes.merge_metadata(job.volume, noted)
+    return True
 
 
 def _is_ours(h: Hands, job: VolumeJob) -> bool:
@@ -607,21 +674,32 @@ def _is_ours(h: Hands, job: VolumeJob) -> bool:
     return found is not None and found["metadata"].get(CLAIM) == job.claim
 
 
-def _release(h: Hands, jobs: Sequence[VolumeJob]) -> None:
-    """Say of volumes that are half written that their writer has ended, as other hosts cannot see
-    its lock.
+def _release(h: Hands, claim: str, volumes: Iterable[str]) -> None:
+    """Say of volumes that may have been claimed that their writer has ended, as other hosts cannot
+    see its lock. What a volume holds that was noted already stands.
     """
     site = h.afterwards or h.site
-    for job in jobs:
+    for volume in volumes:
         with suppress(AntipodeError):  # its lock says the same on this host
-            found = site.volumes.volume(job.volume)
-            if found is not None and found["metadata"].get(CLAIM) == job.claim:
-                site.volumes.merge_metadata(job.volume, {CLAIM: released(new_claim())})
+            found = site.volumes.volume(volume)
+            metadata = {} if found is None else found["metadata"]
+            if metadata.get(CLAIM) == claim and held_backup(metadata) is None:
+                site.volumes.merge_metadata(volume, {CLAIM: released(new_claim())})
 
 
-def _forget_snapshots(h: Hands, done: Brought) -> None:
-    """Delete the snapshots of what the volumes held before."""
-    ours = {s.id: s for same in listed(h.site.volumes.volumes(), h.vnf).values() for s in same}
+def _forget_snapshots(h: Hands, wants: Sequence[Want], done: Brought) -> None:
+    """Delete the snapshots of what the volumes held before, unless another process has one of the
+    volumes by now.
+    """
+    there = listed(h.site.volumes.volumes(), h.vnf)
+    ours: dict[str, Standing] = {}
+    for want in wants:
+        at_it = [s for s in there.get(want.source, ()) if s.holds == want.backup]
+        ours.update((s.id, s) for s in at_it if s.is_at_rest)
+        if not at_it:
+            done.problems.append(f"volume {want.label} was claimed by another process")
+    if done.problems:
+        return
     _for_each(
         h,
         [s.id for s in ours.values() if s.snapshot is not None],

@@ -87,7 +87,15 @@ def _provided(
         if not taken and not there:
             return None
         with r.timeline.step(StandingSteps.TAKE, volume.label) as step:
-            hands = Hands(r.site, r.point.vnf.vnf, mover, r.timeline, r.go_on, settles_s=SETTLES_S)
+            hands = Hands(
+                r.site,
+                r.point.vnf.vnf,
+                mover,
+                r.timeline,
+                r.go_on,
+                afterwards=r.site.under(lambda: None),
+                settles_s=SETTLES_S,
+            )
             for earlier in taken:
                 if made := _finished(r, volume, earlier["id"], key):
                     step.result(volume_id=made, road="taken before")

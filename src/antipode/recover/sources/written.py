@@ -26,7 +26,7 @@ from antipode.model.marks import (
 )
 from antipode.model.plan import VolumePlan
 from antipode.model.source import VolumeSource, backup_chain, deltas_of
-from antipode.model.standing import CLAIM, is_standing, new_claim
+from antipode.model.standing import CLAIM, is_standing
 from antipode.model.steps import Step, StepName
 from antipode.mover import lock, release
 from antipode.mover.child import Mover
@@ -34,7 +34,7 @@ from antipode.mover.job import VolumeJob
 from antipode.recover.recovery import Recovery, of_each
 from antipode.recover.sources import encrypted, zeros
 from antipode.recover.sources.finish import put_right
-from antipode.recover.standing import STOPS_WITHIN_S, left_if_refused
+from antipode.recover.standing import STOPS_WITHIN_S, claim_with_lock, left_if_refused
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -195,8 +195,7 @@ def _written(r: Recovery, mover: Mover, volume: VolumePlan, key: str, step: Step
     with mover.turn(1) as turn:
         begun = next(_free(r, mover, volume, key, step), None)
         made = begun or _created(r, volume, key, step)
-        claim = new_claim()
-        lock.prepare(mover.locks / claim)
+        claim = claim_with_lock(mover)
         r.site.volumes.merge_metadata(made, {CLAIM: claim})
         job = _job(r, made, claim, source, is_new=begun is None)
         outcome = turn.carry(claim, [job], r.go_on)[made]
