@@ -30,7 +30,7 @@ from tests.lab.chain import HEAD, RECOVERED, STORE
 from tests.lab.command import lab
 from tests.lab.with_replication import add_replication
 
-pytestmark = [pytest.mark.lab, pytest.mark.unseen]
+pytestmark = pytest.mark.lab
 VNF, DATA = "canary", "records"
 PATIENCE_S = 300
 PROBE = {

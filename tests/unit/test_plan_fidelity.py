@@ -268,6 +268,18 @@ def test_gaps_between_device_names_are_named_as_lost(
     assert not [text for text in losses(point.vnf, topology) if "gaps" in text]
 
 
+def test_no_gap_is_named_where_devices_are_called_by_another_bus(point: RecoveryPoint) -> None:
+    db = next(s for s in point.topology.servers if s.name == "db")
+    swapping = db.flavor.model_copy(update={"swap_mib": 512})
+    devices = ("/dev/sda", "/dev/sdc")  # swap is sdb
+    of_scsi = [
+        a.model_copy(update={"device": device})
+        for a, device in zip(db.attachments, devices, strict=True)
+    ]
+    topology = changed(point, "db", attachments=of_scsi, flavor=swapping).topology
+    assert not [text for text in losses(point.vnf, topology) if "gaps" in text]
+
+
 def test_servers_of_one_group_are_placed_one_after_another(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:

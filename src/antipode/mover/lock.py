@@ -62,7 +62,7 @@ def is_over(path: Path | None) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.pwrite(handle, OVER, 0)
         return True
-    except BlockingIOError:
+    except OSError:  # it is held, or the disk is full, and its owner may still begin
         return False
     finally:
         os.close(handle)

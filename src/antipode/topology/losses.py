@@ -14,7 +14,16 @@ from antipode.cloud.images import has_no_digest
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Member, Vnf
 
-DEVICE, ROOT_BUS = re.compile("(/dev/(?:xv|v|s|h)d)[a-z]{1,2}$"), "/dev/vd"
+DEVICE = re.compile("(/dev/(?:xv|v|s|h)d)[a-z]{1,2}$")
+BUSES = {
+    "virtio": "/dev/vd",
+    "scsi": "/dev/sd",
+    "sata": "/dev/sd",
+    "usb": "/dev/sd",
+    "ide": "/dev/hd",
+    "xen": "/dev/xvd",
+}
+"""What the devices of a `hw_disk_bus` are called."""
 
 
 def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
@@ -104,12 +113,18 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
 
 def closed_gaps(server: Server) -> Iterator[str]:
     """Volumes whose device names change: Nova names the devices of a new server in their order."""
-    named = filter(None, (DEVICE.match(a.device) for a in server.attachments))
-    taken = Counter([ROOT_BUS] if server.root_disk is not None else [])
+    named = list(filter(None, (DEVICE.match(a.device) for a in server.attachments)))
+    if server.root_disk is not None:
+        root_bus = BUSES.get(_boot_image(server).get("hw_disk_bus", "virtio"))
+    else:
+        root_bus = named[0].group(1) if named else None
+    if root_bus is None:
+        return  # nothing is known of its names
+    taken = Counter([root_bus] if server.root_disk is not None else [])
     moved = []
     without_volume = bool(server.flavor.ephemeral_gib) + bool(server.flavor.swap_mib)
     for device, bus in (m.group(0, 1) for m in named):
-        if taken[bus] == 1 and bus == ROOT_BUS:  # they come after the root disk
+        if taken[bus] == 1 and bus == root_bus:  # they come after the root disk
             taken[bus] += without_volume
         there = f"{bus}{_letters(taken[bus])}"
         taken[bus] += 1
