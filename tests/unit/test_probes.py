@@ -31,6 +31,7 @@ from antipode.model.probe import Probe, asked_address
 from antipode.model.topology import Topology
 from antipode.model.vnf import Answers, Member
 from antipode.recover import probes
+from antipode.recover.other_copies import OtherCopies
 from antipode.topology import answering
 from tests.unit import samples
 from tests.unit.fakecloud import FakeTimeline
@@ -69,6 +70,7 @@ def ask(answers: Answers, site: Any = None, address: str = "10.0.0.4") -> dict[s
         point=SimpleNamespace(topology=Topology.model_validate(topology)),
         timeline=(timeline := FakeTimeline()),
         go_on=lambda: None,
+        others=OtherCopies(),
     )
     probes.await_answer(recovery, "db", "new-srv-db")
     (told,) = timeline.facts.values()

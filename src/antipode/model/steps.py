@@ -50,6 +50,7 @@ class Steps(StepName):
     CREATE_NETWORKS = "1.7.2", "create networks and security groups"
     START_DHCP = "1.7.2", "have DHCP serve the new subnets"
     CREATE_PORTS = "1.7.2", "create ports"
+    ASK_BEFORE_BOOT = "1.7.2", "see whether another copy answers"
     BOOT_SERVER = "1.7.2", "boot server"
     SWITCH_OFF = "1.7.2", "switch off server"
     PROBE = "1.7.2", "await answer"

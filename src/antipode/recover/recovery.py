@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from antipode.config import BOOTS_WITHIN_S, IMPORTS_WITHIN_S
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Timeline
+from antipode.recover.other_copies import OtherCopies
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -64,6 +65,8 @@ class Recovery:
     """writes standing volumes; None: there are none"""
     mover_restores: bool = False
     """whether it writes volumes also where none stand, before Cinder is asked to restore them"""
+    others: OtherCopies = field(default_factory=OtherCopies)
+    """the copies of its members that answer elsewhere"""
     keys: str = ""
     """what the keys of its resources begin with; the recovery point's id by default"""
 

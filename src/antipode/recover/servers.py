@@ -44,7 +44,7 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
     key = recovery.key(planned.source_id)
     ours = marks(recovery.run, key)
     with recovery.timeline.step(Steps.BOOT_SERVER, server) as step:
-        existing = _usable(recovery.found.servers(key), planned)
+        existing = there_already(recovery, planned)
         if existing is None:
             try:
                 with _its_turn(recovery, planned):
@@ -155,6 +155,11 @@ def _await_place(recovery: Recovery, planned: ServerPlan, server_id: str) -> Non
         if time.monotonic() > deadline:
             return  # the wait for ACTIVE says so
         time.sleep(POLL_S)
+
+
+def there_already(recovery: Recovery, planned: ServerPlan) -> Json | None:
+    """A server as an earlier attempt has booted it; None if there is none."""
+    return _usable(recovery.found.servers(recovery.key(planned.source_id)), planned)
 
 
 def _usable(servers: Sequence[Json], planned: ServerPlan) -> Json | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kind of run that brings a VNF back at a backup site, from the vault and that site alone:
-nothing here may call the failed site.
+nothing here may call the failed site, except where the operator has asked for a fence, or a copy
+there answers in the place of a member (`StoppedCopies`, for which nothing waits).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import application_data, heads, networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
+from antipode.recover.other_copies import Known, OtherCopies, seen_in
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import OF_NO_SERVER, Recovery
 from antipode.recover.sources import PROVIDERS
@@ -58,6 +60,7 @@ from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
 from antipode.runs.failover_fence import STOPPED_BY_FENCE, FenceFirst, Former
 from antipode.runs.runbook import Woven
+from antipode.runs.stopped_copies import StoppedCopies
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
 from antipode.vault.generations import GivenUp
@@ -348,6 +351,7 @@ def _fail_over(run: Run) -> None:
     pool = ThreadPoolExecutor(
         run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
     )
+    former = Former(run, vaults, claim)
     recovery = Recovery(
         run=run.id,
         point=point,
@@ -363,13 +367,14 @@ def _fail_over(run: Run) -> None:
         go_on=run.go_on,
         mover=run.deployment.mover(site, point.site, point.vnf.store, run.party, urgent=True),
         mover_restores=run.deployment.mover_restores(site.name),
+        others=_other_copies(former, request.plan),
     )
-    former = Former(run, vaults, claim)
     try:
         if request.fence is not None:
             failover_fence.fence(former, request.fence)
         if _promotions(run):  # an earlier process has booted members, or was about to
             _promote_data(recovery, run, former.may_be_changed)
+        probes.ask_before_boot(recovery)
         flow = failover_flow(recovery, former)
         results = run_flow(flow, run, workers=threads(recovery.plan))
         run.result["servers"] = {
@@ -403,6 +408,7 @@ def _fail_over(run: Run) -> None:
             "servers": _booted(steps),
             **run.result,
             "answered_from": _answered_from(steps),
+            **({"answered_before": before} if (before := _answered_before(steps)) else {}),
             "rto_breakdown_s": _breakdown(steps),
         }
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
@@ -683,6 +689,30 @@ def _answered_from(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
+def _answered_before(steps: list[StepRow]) -> dict[str, str]:
+    """Server name -> where another copy of it answered before it was booted."""
+    return {
+        s.resource: s.result["answered_before"]
+        for s in steps
+        if s.name == Steps.PROBE.words and "answered_before" in s.result
+    }
+
+
+def _other_copies(former: Former, plan: RecoveryPlan) -> OtherCopies:
+    """What is known of copies that answer at the addresses of the members."""
+    run = former.run
+
+    def seen(steps: list[StepRow]) -> dict[str, str]:
+        return seen_in((step.name, step.resource, step.result) for step in steps)
+
+    known = Known(
+        seen(run.timeline.kept()),
+        lambda other: seen(run.deployment.runs.steps(other)),
+        StoppedCopies(former, {s.source_id: s.name for s in plan.servers}).has,
+    )
+    return OtherCopies(run.id, run.timeline, known)
+
+
 def failover_flow(recovery: Recovery, former: Former) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
     predecessors answer, await its answer. When all answer, the VNF is active here, and its DNS
@@ -897,6 +927,8 @@ class Boot(ServerTask):
         attached = [volumes[v.source_id] for v in r.plan.server(self.server).volumes]
         if removed or (resumed and not _are_there(r.site, attached)):
             volumes, ports = _provided_again(r, self.server)
+        if probes.is_answered_before_boot(r, self.server):
+            self.run.timeline.flush()  # a process that resumes the run knows it too
         server_id = self.boot(volumes, ports)
         complete_ports(r, self.server, ports)
         return server_id

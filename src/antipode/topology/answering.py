@@ -35,6 +35,10 @@ class Wait:
     """called between two attempts; what it raises ends the wait"""
     environment: Mapping[str, str] = field(default_factory=dict)
     """variables of a probe's command, beside those that it inherits"""
+    not_ours: Callable[[Probe], str | None] = lambda probe: None
+    """asked before each attempt at an address of both sites: why an answer would not be that of
+    this site, None when it would
+    """
 
 
 def await_answer(
@@ -87,10 +91,10 @@ def _ask(probe: Probe, site: Site, server: Server, server_id: str, wait: Wait) -
     if not probe.address:
         return f"server {server.name} has no fixed address to connect to"
     if probe.reaches is Reach.EITHER_SITE and (
-        not_active := _port_not_active(site, server, server_id)
+        why := wait.not_ours(probe) or _port_not_active(site, server, server_id)
     ):
-        return not_active
-    return _connect(probe.address, probe.port) if probe.http is None else web.get(probe, TRY_S)
+        return why
+    return web.get(probe, TRY_S) if probe.http else connect(probe.address, probe.port, TRY_S)
 
 
 def _read(probe: Probe, site: Site, server_id: str) -> str | None:
@@ -118,9 +122,10 @@ def _port_not_active(site: Site, server: Server, server_id: str) -> str | None:
     return f"server {server.name} has no port with MAC address {mac_address}"
 
 
-def _connect(address: str, port: int) -> str | None:
+def connect(address: str, port: int, within_s: float) -> str | None:
+    """Connect by TCP once; why that fails, None if it does not."""
     try:
-        with socket.create_connection((address, port), timeout=TRY_S):
+        with socket.create_connection((address, port), timeout=within_s):
             return None
     except (OSError, UnicodeError) as error:  # the latter for a name that DNS does not allow
         return f"TCP {address}:{port}: {error}"

@@ -194,8 +194,9 @@ def _probe(server: ServerPlan, site: str) -> str:
     if probe.reaches is Reach.THIS_SITE:
         return f"answers when {accepts}"
     return (
-        f"answers when {accepts}; both sites have this address, an answer "
-        "cannot be distinguished from the other site's copy (`answers.at` in the VNF file)"
+        f"answers when {accepts}; both sites have this address: where another copy answers before"
+        " the boot, no answer counts before that one is silent or stopped (`answers.at` in the VNF"
+        " file asks this site only)"
     )
 
 
