@@ -443,6 +443,11 @@ class FakeCloud:
         ]
         return [*group.get("members", []), *booted]
 
+    def _wire(self, port: Json) -> None:
+        """A port of a server is ACTIVE while it is up."""
+        is_up = port["device_id"] and port.get("admin_state_up", True)
+        port["status"] = "ACTIVE" if is_up else "DOWN"
+
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""
         disks = wanted["block_device_mapping_v2"]
@@ -483,6 +488,7 @@ class FakeCloud:
             self.volumes[volume]["status"] = "in-use"
         for port in ports:
             self.ports[port]["device_id"] = server
+            self._wire(self.ports[port])
         return server
 
     def share(self, volume: str, server: str) -> None:
@@ -1226,6 +1232,7 @@ class FakeCloud:
             case "PUT", ["ports", port]:
                 self._happens(f"describe {self.ports[port]['mac_address']}")
                 self.ports[port] |= body["port"]
+                self._wire(self.ports[port])
                 return None
             case "DELETE", ["ports", port]:
                 below = [s["port_id"] for t in self.trunks.values() for s in t["sub_ports"]]

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of members that answer before the recovered members are booted. An answer at an address
-that both copies have counts once the other one was seen silent, or is known to be stopped.
+"""Copies elsewhere that answer at the address of a member. Each member is asked as its boot begins,
+before it can answer itself: what answers then is another copy.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from antipode import logs
@@ -17,10 +17,13 @@ from antipode.topology import answering
 
 LOG = logging.getLogger(__name__)
 ASK_S = 2.0
-"""How long a connection before the boot may take; also each one that looks for silence."""
-MOST_AT_ONCE = 128
+"""How long the connection may take that is tried as a boot begins."""
+AGAIN_S = 15.0
+"""How long a copy that was seen to answer is left alone, before the port is cut off once more."""
 ANSWERED = "answered"
-"""Of the step: whether another copy has answered, or does not answer any more."""
+"""Of the steps: whether another copy has answered."""
+Looks = Mapping[str, bool]
+"""server -> whether another copy answered, when it was last looked for"""
 
 
 class Place(NamedTuple):
@@ -31,120 +34,95 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
-
-    def is_silent(self) -> bool:
-        """Connect to it once."""
-        return answering.connect(self.address, self.port, ASK_S) is not None
-
-
-class Known(NamedTuple):
-    """What is known beside what this process sees itself."""
-
-    seen: Mapping[str, str] = {}
-    """the members of which earlier processes of the run saw another copy answer, and where"""
-    seen_by: Callable[[str], Mapping[str, str]] = lambda run: {}
-    """the same of another run, whose servers this one may use"""
-    is_stopped: Callable[[str], bool] = lambda server: False
-    """whether the copy of a member at the former site is known to be stopped; it never waits"""
+        return f"TCP {host}:{self.port}"
 
 
 class OtherCopies:
     """The other copies of the members of one recovery. Safe to use from several threads."""
 
     def __init__(
-        self, run: str = "", timeline: Timeline | None = None, known: Known | None = None
+        self,
+        run: str = "",
+        timeline: Timeline | None = None,
+        looks_of: Callable[[str], Looks] | None = None,
     ) -> None:
-        self._run = run
-        self._timeline = timeline or Unrecorded()
-        self._known = known or Known()
-        self._seen = dict(self._known.seen)
-        """server -> where another copy answers"""
-        self._answering: dict[str, str] = {}
-        """server -> where it is, or another copy, of those that are not booted yet"""
-        self._booting: set[str] = set()
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(
-            MOST_AT_ONCE, "ask", initializer=logs.adopt, initargs=(run or None,)
-        )
-
-    def ask(self, server: str, place: Place) -> None:
-        """Have a member's address asked once. Nothing waits for that: what has not answered when
-        the member is booted is silent.
         """
-        self._pool.submit(self._ask, server, place)
+        Args:
+            looks_of: what a run has seen, this one in an earlier process or another one. None: no
+                other copy can answer, and none is looked for.
+        """
+        self._run, self._looks_of = run, looks_of
+        self._timeline = timeline or Unrecorded()
+        self._under_way: dict[str, threading.Thread] = {}
+        self._looks: dict[str, bool] = {}
+        self._cut_off_at: dict[str, float] = {}
 
-    def boots(self, server: str, made_by: str | None) -> bool:
-        """What answers from now on may be the recovered member; whether another copy does.
+    def look(self, server: str, place: Place) -> None:
+        """Ask the address of a member whose boot is about to begin. Nothing waits for that."""
+
+        def ask() -> None:
+            logs.adopt(self._run or None)
+            self._note(server, place, answering.connect(place.address, place.port, ASK_S) is None)
+
+        if self._looks_of is not None:
+            self._under_way[server] = threading.Thread(target=ask, name="look", daemon=True)
+            self._under_way[server].start()
+
+    def remember(self, server: str, place: Place, made_by: str) -> None:
+        """Of a member that is booted already: what was seen then. A run that was killed in that
+        moment has kept nothing, and another copy may answer.
 
         Args:
-            made_by: the run that has booted it here already: what has answered may be that.
+            made_by: the run that has booted it.
         """
-        with self._lock:
-            self._booting.add(server)
-            if made_by is None:
-                where = self._answering.get(server)
-            else:
-                where = None if made_by == self._run else self._known.seen_by(made_by).get(server)
-            if where is not None and server not in self._seen:
-                self._note(server, where)
-            return server in self._seen
+        if self._looks_of is not None:
+            self._note(server, place, self._looks_of(made_by).get(server, True))
 
-    def seen(self, server: str) -> str | None:
-        """Where another copy of a member answered and may do so still."""
-        with self._lock:
-            return self._seen.get(server)
+    def may_answer(self, server: str) -> bool:
+        """Whether an answer at the address of a member may be that of another copy."""
+        if self._looks_of is None:
+            return False
+        if (look := self._under_way.get(server)) is not None:
+            look.join(2 * ASK_S)
+            return self._looks.get(server, False)  # what takes longer is silent
+        if server not in self._looks:  # an earlier process has booted it
+            self._looks[server] = self._looks_of(self._run).get(server, True)
+        return self._looks[server]
 
-    def may_answer(self, server: str, place: Place) -> str | None:
-        """Why an answer may be another copy's; None when it is that of the recovered member. That
-        address is connected to where this is not known.
-        """
-        if (where := self.seen(server)) is None:
-            return None
-        if self._known.is_stopped(server) or place.is_silent():
-            with self._lock:
-                self._note(server, where, answered=False)
-            return None
-        return (
-            f"another copy answered at {where} before this server was booted, and the address was"
-            " never silent since. Stop that copy (`antipode failover --fence` does where its site"
-            f" answers) and resume {self._run}, or reboot this server while the run waits"
-        )
+    def is_due(self, server: str) -> bool:
+        """Whether the port of a member may be cut off now, to see what answers without it."""
+        now = time.monotonic()
+        if now - self._cut_off_at.get(server, -AGAIN_S) < AGAIN_S:
+            return False
+        self._cut_off_at[server] = now
+        return True
 
-    def _ask(self, server: str, place: Place) -> None:
-        is_silent = place.is_silent()
-        with self._lock:
-            if is_silent and server in self._seen:
-                self._note(server, self._seen[server], answered=False)
-            if not is_silent and server not in self._booting:
-                self._answering[server] = str(place)
+    def end(self) -> None:
+        """Wait until all looks have ended, as they are kept with the run."""
+        for look in self._under_way.values():
+            look.join(2 * ASK_S)
 
-    def _note(self, server: str, where: str, *, answered: bool = True) -> None:
-        """Keep it, for later processes of the run too."""
-        with self._timeline.step(Steps.ASK_BEFORE_BOOT, server) as step:
-            step.result(asked=f"TCP {where}", **{ANSWERED: answered})
-        if answered:
-            self._seen[server] = where
-            LOG.warning(
-                "another copy of %s answers at %s: no answer there counts before it is silent or"
-                " known to be stopped",
-                server,
-                where,
-            )
-        else:
-            self._seen.pop(server, None)
+    def is_the_member(self, server: str) -> None:
+        """Nothing answers in the place of a member any more."""
+        self._looks[server] = False
+
+    def _note(self, server: str, place: Place, answers: bool) -> None:
+        with self._timeline.step(Steps.LOOK_FOR_OTHER_COPY, server) as step:
+            step.result(asked=str(place), **{ANSWERED: answers})
+        self._looks[server] = answers
+        if answers:
+            LOG.warning("another copy of %s may answer: answers are tried without its port", server)
 
 
-def seen_in(steps: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, str]:
-    """The members of which another copy answered when a run looked last, and where.
+def looks_in(steps: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, bool]:
+    """What a run has seen of other copies.
 
     Args:
         steps: name, resource and result of each step of the run, the oldest first.
     """
-    found: dict[str, str] = {}
-    for name, server, result in steps:
-        if name == Steps.ASK_BEFORE_BOOT.words and ANSWERED in result:
-            found[server] = str(result["asked"]).removeprefix("TCP ")
-            if not result[ANSWERED]:
-                del found[server]
-    return found
+    names = (Steps.LOOK_FOR_OTHER_COPY.words, Steps.CUT_OFF.words)
+    return {
+        server: bool(result[ANSWERED])
+        for name, server, result in steps
+        if name in names and ANSWERED in result
+    }

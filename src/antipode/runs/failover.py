@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kind of run that brings a VNF back at a backup site, from the vault and that site alone:
-nothing here may call the failed site, except where the operator has asked for a fence, or a copy
-there answers in the place of a member (`StoppedCopies`, for which nothing waits).
+nothing here may call the failed site.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import application_data, heads, networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
-from antipode.recover.other_copies import Known, OtherCopies, seen_in
+from antipode.recover.other_copies import Looks, OtherCopies, looks_in
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import OF_NO_SERVER, Recovery
 from antipode.recover.sources import PROVIDERS
@@ -60,7 +59,6 @@ from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
 from antipode.runs.failover_fence import STOPPED_BY_FENCE, FenceFirst, Former
 from antipode.runs.runbook import Woven
-from antipode.runs.stopped_copies import StoppedCopies
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
 from antipode.vault.generations import GivenUp
@@ -351,7 +349,6 @@ def _fail_over(run: Run) -> None:
     pool = ThreadPoolExecutor(
         run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
     )
-    former = Former(run, vaults, claim)
     recovery = Recovery(
         run=run.id,
         point=point,
@@ -367,14 +364,14 @@ def _fail_over(run: Run) -> None:
         go_on=run.go_on,
         mover=run.deployment.mover(site, point.site, point.vnf.store, run.party, urgent=True),
         mover_restores=run.deployment.mover_restores(site.name),
-        others=_other_copies(former, request.plan),
+        others=_other_copies(run),
     )
+    former = Former(run, vaults, claim)
     try:
         if request.fence is not None:
             failover_fence.fence(former, request.fence)
         if _promotions(run):  # an earlier process has booted members, or was about to
             _promote_data(recovery, run, former.may_be_changed)
-        probes.ask_before_boot(recovery)
         flow = failover_flow(recovery, former)
         results = run_flow(flow, run, workers=threads(recovery.plan))
         run.result["servers"] = {
@@ -403,12 +400,12 @@ def _fail_over(run: Run) -> None:
         raise _with_next_commands(error, run) from error.__cause__
     finally:
         pool.shutdown(wait=False)
+        recovery.others.end()
         steps = run.timeline.kept()
         run.result = {
             "servers": _booted(steps),
             **run.result,
             "answered_from": _answered_from(steps),
-            **({"answered_before": before} if (before := _answered_before(steps)) else {}),
             "rto_breakdown_s": _breakdown(steps),
         }
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
@@ -689,28 +686,14 @@ def _answered_from(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
-def _answered_before(steps: list[StepRow]) -> dict[str, str]:
-    """Server name -> where another copy of it answered before it was booted."""
-    return {
-        s.resource: s.result["answered_before"]
-        for s in steps
-        if s.name == Steps.PROBE.words and "answered_before" in s.result
-    }
-
-
-def _other_copies(former: Former, plan: RecoveryPlan) -> OtherCopies:
+def _other_copies(run: Run) -> OtherCopies:
     """What is known of copies that answer at the addresses of the members."""
-    run = former.run
 
-    def seen(steps: list[StepRow]) -> dict[str, str]:
-        return seen_in((step.name, step.resource, step.result) for step in steps)
+    def looks_of(other: str) -> Looks:
+        steps = run.timeline.kept() if other == run.id else run.deployment.runs.steps(other)
+        return looks_in((step.name, step.resource, step.result) for step in steps)
 
-    known = Known(
-        seen(run.timeline.kept()),
-        lambda other: seen(run.deployment.runs.steps(other)),
-        StoppedCopies(former, {s.source_id: s.name for s in plan.servers}).has,
-    )
-    return OtherCopies(run.id, run.timeline, known)
+    return OtherCopies(run.id, run.timeline, looks_of)
 
 
 def failover_flow(recovery: Recovery, former: Former) -> Any:
@@ -927,8 +910,7 @@ class Boot(ServerTask):
         attached = [volumes[v.source_id] for v in r.plan.server(self.server).volumes]
         if removed or (resumed and not _are_there(r.site, attached)):
             volumes, ports = _provided_again(r, self.server)
-        if probes.is_answered_before_boot(r, self.server):
-            self.run.timeline.flush()  # a process that resumes the run knows it too
+        probes.look_for_other_copy(r, self.server)
         server_id = self.boot(volumes, ports)
         complete_ports(r, self.server, ports)
         return server_id

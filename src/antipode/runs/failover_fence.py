@@ -157,11 +157,6 @@ def fence(former: Former, how: FenceFirst) -> None:
         run.result["fence"] = fenced.record()
 
 
-def is_fenced(former: Former) -> bool:
-    """Whether the failover has fenced all of the copy, and nothing of it was released since."""
-    return _fenced_before(former) is not None
-
-
 def release_if_no_copy_is_made(former: Former) -> str | None:
     """Undo the fence of a failover that has failed before any of its servers may exist; words for
     the operator, or None where there was no fence.

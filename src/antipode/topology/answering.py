@@ -7,9 +7,10 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from antipode import processes
-from antipode.cloud.api import ApiError
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.probe import Probe, Reach, asked_address
@@ -35,9 +36,9 @@ class Wait:
     """called between two attempts; what it raises ends the wait"""
     environment: Mapping[str, str] = field(default_factory=dict)
     """variables of a probe's command, beside those that it inherits"""
-    not_ours: Callable[[Probe], str | None] = lambda probe: None
-    """asked before each attempt at an address of both sites: why an answer would not be that of
-    this site, None when it would
+    not_ours: Callable[[str, Callable[[], str | None]], str | None] = lambda port, ask: None
+    """asked after an answer at an address of both sites: why it may be that of another copy, None
+    when it is the server's. It takes the id of the port, and that which asks once more
     """
 
 
@@ -90,10 +91,19 @@ def _ask(probe: Probe, site: Site, server: Server, server_id: str, wait: Wait) -
         return _run(probe, wait.environment)
     if not probe.address:
         return f"server {server.name} has no fixed address to connect to"
-    if probe.reaches is Reach.EITHER_SITE and (
-        why := wait.not_ours(probe) or _port_not_active(site, server, server_id)
-    ):
-        return why
+    if probe.reaches is not Reach.EITHER_SITE:
+        return _reach(probe)
+    port = port_of(site, server, server_id)
+    if port is None:
+        return f"server {server.name} has no port with address {probe.address}"
+    if port.get("status") != "ACTIVE":
+        return f"port {port['id']} is {port.get('status')}, not ACTIVE"
+    return _reach(probe) or wait.not_ours(port["id"], partial(_reach, probe))
+
+
+def _reach(probe: Probe) -> str | None:
+    """Connect to the address of a probe once; why that is no answer, None if it is one."""
+    assert probe.port is not None
     return web.get(probe, TRY_S) if probe.http else connect(probe.address, probe.port, TRY_S)
 
 
@@ -109,17 +119,14 @@ def _read(probe: Probe, site: Site, server_id: str) -> str | None:
     return f"not yet {probe}; its last line: {visible(last.strip()[-SHOWN:])}"
 
 
-def _port_not_active(site: Site, server: Server, server_id: str) -> str | None:
-    """Why an answer of the server's address cannot be that of this site; None if it can."""
+def port_of(site: Site, server: Server, server_id: str) -> Json | None:
+    """The port that has the address of a server which is probed, at the site where it runs."""
     asked = fixed_address(server)
     mac_address = next(
         p.mac_address for p in server.ports if asked in (fixed.address for fixed in p.fixed)
     )
-    for port in site.networks.ports_of([server_id]):
-        if port.get("mac_address") == mac_address:
-            status = port.get("status")
-            return None if status == "ACTIVE" else f"port {port['id']} is {status}, not ACTIVE"
-    return f"server {server.name} has no port with MAC address {mac_address}"
+    ports = site.networks.ports_of([server_id])
+    return next((p for p in ports if p.get("mac_address") == mac_address), None)
 
 
 def connect(address: str, port: int, within_s: float) -> str | None:
