@@ -194,8 +194,8 @@ def _probe(server: ServerPlan, site: str) -> str:
     if probe.reaches is Reach.THIS_SITE:
         return f"answers when {accepts}"
     return (
-        f"answers when {accepts}; both sites have this address: where another copy answers before"
-        " the boot, no answer counts before that one is silent or stopped (`answers.at` in the VNF"
+        f"answers when {accepts}; both sites have this address: where another copy answers as the"
+        " boot begins, the port is cut off for a moment to tell them apart (`answers.at` in the VNF"
         " file asks this site only)"
     )
 
