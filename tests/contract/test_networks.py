@@ -13,7 +13,7 @@ import pytest
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.model.marks import as_tags, neutron_carries, neutron_maker
-from tests.contract.conftest import Things, network, refused, tenant_network, until
+from tests.contract.conftest import Machine, Things, network, refused, tenant_network, until
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -611,3 +611,17 @@ def test_the_group_default_cannot_be_made_and_tags_are_not_taken_with_a_group(
 def test_a_network_that_no_router_is_on_has_no_ports_of_routers(site: Site) -> None:
     assert site.networks.ports_of_routers([]) == []
     assert site.networks.ports_of_routers([NOBODY]) == []
+
+
+@pytest.mark.core
+def test_a_port_of_a_server_is_active_while_it_is_up(site: Site, machine: Machine) -> None:
+    """As the port of a member is cut off, to see what answers without it."""
+    [port] = [p["id"] for p in site.networks.ports_of([machine.id])]
+
+    def is_shown(status: str) -> bool:
+        return bool(site.networks.ports([port])[0]["status"] == status)
+
+    until(partial(is_shown, "ACTIVE"), "the port is wired")
+    for is_up, wanted in ((False, "DOWN"), (True, "ACTIVE")):
+        site.networks.update_port(port, {"admin_state_up": is_up})
+        until(partial(is_shown, wanted), f"the port is {wanted}")
