@@ -49,6 +49,13 @@ A_BACKUP: Json = {
 SWIFT = "cinder.backup.drivers.swift.SwiftBackupDriver"
 NAME_ID = "os-vol-mig-status-attr:name_id"
 SECRET = "not-to-be-seen-anywhere"
+
+
+def wired(port: Json) -> str:
+    """The status of a port, which is that of its server's interface."""
+    return "ACTIVE" if port.get("device_id") and port.get("admin_state_up", True) else "DOWN"
+
+
 A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
 
@@ -443,11 +450,6 @@ class FakeCloud:
         ]
         return [*group.get("members", []), *booted]
 
-    def _wire(self, port: Json) -> None:
-        """A port of a server is ACTIVE while it is up."""
-        is_up = port["device_id"] and port.get("admin_state_up", True)
-        port["status"] = "ACTIVE" if is_up else "DOWN"
-
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""
         disks = wanted["block_device_mapping_v2"]
@@ -488,7 +490,6 @@ class FakeCloud:
             self.volumes[volume]["status"] = "in-use"
         for port in ports:
             self.ports[port]["device_id"] = server
-            self._wire(self.ports[port])
         return server
 
     def share(self, volume: str, server: str) -> None:
@@ -1112,7 +1113,7 @@ class FakeCloud:
 
         match method, path:
             case "GET", ["ports"]:
-                return {"ports": chosen(self.ports.values())}
+                return {"ports": chosen([{"status": wired(p), **p} for p in self.ports.values()])}
             case "GET", ["extensions"]:
                 return {"extensions": [{"alias": alias} for alias in self.extensions]}
             case "GET", ["qos", "policies"]:
@@ -1232,7 +1233,6 @@ class FakeCloud:
             case "PUT", ["ports", port]:
                 self._happens(f"describe {self.ports[port]['mac_address']}")
                 self.ports[port] |= body["port"]
-                self._wire(self.ports[port])
                 return None
             case "DELETE", ["ports", port]:
                 below = [s["port_id"] for t in self.trunks.values() for s in t["sub_ports"]]
