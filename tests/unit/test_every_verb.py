@@ -102,7 +102,7 @@ class Operator:
         """The code of the error of a command, which is all that it says in JSON."""
         assert self(f"{arguments} -f json") == code, (self.out, self.err)
         assert self.out == ""
-        error = json.loads(self.err[self.err.index("{") :])["error"]
+        error = json.loads(self.err.splitlines()[-1])["error"]
         assert error["exit_code"] == code
         assert error["message"]
         return str(error["code"])
