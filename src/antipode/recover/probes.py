@@ -98,12 +98,11 @@ def _not_the_member(
     if not others.is_due(server):
         return words
     with recovery.timeline.step(Steps.CUT_OFF, server) as step:
-        networks = recovery.site.networks
-        networks.update_port(port, {"admin_state_up": False})
         try:
+            recovery.site.networks.update_port(port, {"admin_state_up": False})
             _await_port(recovery, port, is_active=False)
             answers = ask() is None or ask() is None  # one may be lost on the way
-        finally:  # also where the run is to stop
+        finally:  # also where the run is to stop, or the call was not answered
             _put_up(recovery, port)
         step.result(port=port, **{ANSWERED: answers})
     if answers:
